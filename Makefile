@@ -1,0 +1,43 @@
+# Everything runs through the virtual environment's Python, so a path with a space in it is fine.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.PHONY: install run test test-faults check format lock bench
+
+install: $(STAMP)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@if command -v npm >/dev/null 2>&1 && [ -f tests/node/package-lock.json ]; then \
+		cd tests/node && npm ci --silent --no-audit --no-fund; fi
+	@touch $(STAMP)
+
+run: install
+	@exec $(PY) -m app.cli dev
+
+test: install
+	$(PY) -m pytest -n 2 tests
+
+check: install
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m tests.support.migration_drift
+
+format: install
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: install
+	@$(PY) -m benchmarks
+
+# The one place that needs uv: it writes the two lock files from pyproject.toml.
+lock:
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet -o requirements.lock
+	$(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet --extra embedded --group dev -o requirements-dev.lock

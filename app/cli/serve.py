@@ -1,0 +1,72 @@
+"""`metagov serve`, `metagov worker`, `metagov migrate`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import click
+
+from app.core.settings import load_settings
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="API processes.")
+def serve(host: str, port: int, workers: int) -> None:
+    """Run the API on the Postgres and Redis that METAGOV_DATABASE_URL and METAGOV_REDIS_URL name."""
+    import uvicorn  # noqa: PLC0415 -- only this command needs it
+
+    require_settings()
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+
+
+@click.command()
+def worker() -> None:
+    """Run a worker: webhooks' handlers, deliveries, processes, polls, schedules."""
+    require_settings()
+    from app.worker import main  # noqa: PLC0415 -- loads all that a worker is made of
+
+    main()
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database's schema up to date. Does nothing when it is."""
+    require_settings(redis=False)
+    run_migrations()
+    click.echo("The database is up to date.")
+
+
+def run_migrations() -> None:
+    """Apply every migration that is missing to the database of METAGOV_DATABASE_URL."""
+    from alembic import command  # noqa: PLC0415 -- slow to import, seldom needed
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def require_settings(*, redis: bool = True) -> None:
+    """Stop with the mend when a setting that these commands need is missing."""
+    settings = load_settings()
+    missing = (
+        [] if settings.database_url else ["METAGOV_DATABASE_URL (a Postgres, postgresql://user:password@host/name)"]
+    )
+    if redis and not settings.redis_url:
+        missing.append("METAGOV_REDIS_URL (a Redis or Valkey, redis://host:6379)")
+    if redis and not settings.fernet_keys:
+        missing.append("METAGOV_SECRET_KEYS (one or more Fernet keys)")
+    if missing:
+        raise click.ClickException("set " + ", ".join(missing) + "; or run `metagov dev`, which brings its own servers")

@@ -1,0 +1,205 @@
+"""What wraps every request: its id, its log line, its metrics, and a guard over JSON bodies.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware costs more than the rest of a small request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.db import is_away
+from app.core.errors import PROBLEM_JSON, BadRequest, Invalid, Problem, TooLarge, Unavailable, pointer
+from app.core.ids import new_id
+from app.core.metrics import REQUEST_SECONDS, REQUESTS
+
+MAX_JSON_BYTES = 1024 * 1024
+MAX_JSON_DEPTH = 100
+HOOKS_PREFIX = "/api/hooks/"
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[\x00]|[0-9]{19}|[eE][+]?[0-9]{3}|NaN|Infinity")
+
+_log = structlog.get_logger("app.http")
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """Answer with problem details."""
+    body = problem.body()
+    headers = [(b"content-type", PROBLEM_JSON.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Observe:
+    """Gives each request an id, logs it, counts it, and turns what nobody caught into an answer without a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req").encode()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                # The last line of defence: every error a caller can cause is a Problem long before this.
+                if status:
+                    raise
+                problem: Problem = Unavailable("the database cannot be reached; try again")
+                if not is_away(error):
+                    _log.exception("request failed unexpectedly")
+                    problem = Problem("something went wrong here; the request id names it in our logs")
+                await send_problem(send_with_id, problem)
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            REQUESTS.labels(scope["method"], route, status).inc()
+            REQUEST_SECONDS.labels(route).observe(seconds)
+            _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+
+
+class GuardInput:
+    """Refuses what no route could use: NULs in the URL, bodies over the limit, JSON that Postgres cannot hold.
+
+    Webhook bodies are none of its business: they are stored byte for byte by their own route.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(HOOKS_PREFIX):
+            await self._app(scope, receive, send)
+            return
+        try:
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                raise Invalid("the URL contains a NUL character")
+            if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+                body = await read_body(scope, receive, MAX_JSON_BYTES, "a JSON body may be at most 1 MiB")
+                check_json(body)
+                receive = _replay(body, receive)
+        except Problem as problem:
+            await send_problem(send, problem)
+            return
+        await self._app(scope, receive, send)
+
+
+def _no_budget(size: int) -> None:
+    """Bodies of one MiB need no counting."""
+
+
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, refusal: str, admit: Callable[[int], None] = _no_budget
+) -> bytes:
+    """The whole body. Raises TooLarge past `limit` bytes, before reading them where the length is announced.
+
+    `admit` is told the size of each chunk before it is kept, and may raise.
+    """
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise TooLarge(refusal)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("the connection closed before the body was complete")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(refusal)
+        admit(len(chunk))
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def check_json(body: bytes) -> None:
+    """Raise BadRequest for what is not JSON or nests deeper than 100, Invalid for values that cannot be stored.
+
+    The common body passes with one parse; only suspicious ones are walked.
+    """
+    if not body:
+        return
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(body) > MAX_JSON_DEPTH:
+        raise BadRequest(f"the body nests deeper than {MAX_JSON_DEPTH} levels")
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("the body is not JSON") from error
+    if _SUSPECT.search(body):
+        _walk(value, ())
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(body: bytes) -> int:
+    depth = deepest = 0
+    for token in _BRACKETS.finditer(body):
+        first = token.group()[:1]
+        if first in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif first in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _walk(value: Any, path: tuple[str | int, ...]) -> None:
+    if isinstance(value, str):
+        _check_text(value, path)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(key, path)
+            _walk(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _walk(item, (*path, index))
+    elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+        raise Invalid.field(pointer(path), "the number is too large")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise Invalid.field(pointer(path), "the integer does not fit 64 bits; send it as a string")
+
+
+def _check_text(text: str, path: tuple[str | int, ...]) -> None:
+    if "\0" in text:
+        raise Invalid.field(pointer(path), "contains a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Invalid.field(pointer(path), "contains half of a surrogate pair, which is not text")

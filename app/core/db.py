@@ -1,0 +1,147 @@
+"""The database: one asyncpg pool for hot reads, one SQLAlchemy engine for transactions.
+
+`Database.begin()` is the only place a transaction starts and commits; services take its session and never commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.exceptions import PostgresError
+from sqlalchemy import DateTime, MetaData, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import UserDefinedType
+
+from app.core.settings import Settings
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+_CONNECT_TIMEOUT = 3.0
+_SERVER_SETTINGS = {
+    "application_name": "metagov",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",
+}
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+)
+
+
+class Base(DeclarativeBase):
+    """The one registry of tables. Constraint names are spelled out so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 -- SQLAlchemy's own attribute
+
+
+class Xid8(UserDefinedType[int]):
+    """Postgres's 64-bit transaction id, written by a server default and only ever compared in SQL."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: object) -> str:
+        return "xid8"
+
+
+# Lets Alembic recognise the type when it reads a database back.
+ischema_names["xid8"] = Xid8
+
+
+class Database:
+    """Connections to one Postgres. Use as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._dsn = plain_dsn(settings.database_url)
+        self._size = settings.database_pool
+        self._pool: Pool | None = None
+        self.engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            pool_size=self._size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_pre_ping=True,
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(self._dsn, timeout=_CONNECT_TIMEOUT, server_settings=_SERVER_SETTINGS)
+
+    async def __aenter__(self) -> Database:
+        self._pool = asyncpg.create_pool(
+            self._dsn, min_size=0, max_size=self._size, timeout=_CONNECT_TIMEOUT, server_settings=_SERVER_SETTINGS
+        )
+        await self._pool
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+        await self.engine.dispose()
+
+    @property
+    def pool(self) -> Pool:
+        """For hot statements that need no transaction of several steps."""
+        if self._pool is None:
+            raise RuntimeError("the database is not open: use `async with Database(settings)`")
+        return self._pool
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self._sessions() as session, session.begin():
+            yield session
+
+    async def now(self) -> datetime:
+        """The database's clock, the only one that deadlines are measured by."""
+        now: datetime = await self.pool.fetchval("SELECT clock_timestamp()")
+        return now
+
+
+def plain_dsn(url: str) -> str:
+    """A URL asyncpg understands, whichever dialect's spelling the operator used."""
+    if not url:
+        raise ValueError("METAGOV_DATABASE_URL is not set: name a Postgres, or run `metagov dev`, which brings its own")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError("METAGOV_DATABASE_URL should look like postgresql://user:password@host/name")
+    return f"postgresql://{rest}"
+
+
+def is_away(error: BaseException) -> bool:
+    """True when `error` says that the database could not be reached (and not that a statement was wrong)."""
+    if isinstance(error, DBAPIError):
+        cause = error.orig.__cause__ if error.orig is not None else None
+        return error.connection_invalidated or isinstance(error, InterfaceError) or isinstance(cause, _AWAY)
+    return isinstance(error, _AWAY) and (isinstance(error, asyncpg.InterfaceError | PostgresError | OSError))
+
+
+async def current_time(session: AsyncSession) -> datetime:
+    """The database's clock, read inside a transaction."""
+    now: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return now

@@ -1,0 +1,17 @@
+"""What the service counts, for Prometheus. No community labels: their number has no bound."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("metagov_http_requests_total", "HTTP requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "metagov_http_request_seconds",
+    "Seconds from a request's first byte to its answer's last",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+RECEIPTS = Counter("metagov_receipts_total", "Webhooks received", ["plugin", "result"])
+HANDLED = Counter("metagov_receipts_handled_total", "Receipts handed to plugin handlers", ["plugin", "result"])
+DELIVERIES = Counter("metagov_delivery_attempts_total", "Attempts to deliver an event", ["result"])
+PROCESSES = Counter("metagov_process_steps_total", "Steps of governance processes", ["plugin", "result"])

@@ -1,0 +1,92 @@
+"""The operator's settings, `METAGOV_*` environment variables (API: "The contract")."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Read once at start; an unusable value stops the start with the variable's name and the mend."""
+
+    model_config = SettingsConfigDict(env_prefix="METAGOV_", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    database_url: str = ""
+    """postgresql://user:password@host/name. Unset: `metagov dev` starts a Postgres of its own."""
+    redis_url: str = ""
+    """redis://host:6379 or unix:///path. Unset: `metagov dev` starts a Valkey of its own."""
+    public_url: str = "http://127.0.0.1:8000"
+    """What platforms and drivers reach this service by; hook URLs start with it."""
+    secret_keys: SecretStr = SecretStr("")
+    """Fernet keys, comma-separated; the first encrypts, all decrypt."""
+    allow_private_networks: bool = False
+    """Let endpoint, callback and plugin URLs point into private networks."""
+    egress_allow: CommaSeparated = ()
+    """Hosts and CIDR ranges that may be reached although they are private."""
+    metrics_token: SecretStr = SecretStr("")
+    """Bearer token for /metrics."""
+    metrics_open: bool = False
+    """Serve /metrics without a token (metagov dev sets it)."""
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long receipts, events and attempts are kept."""
+    log_format: Literal["json", "console"] = "json"
+    """One JSON object per line, or coloured lines for people."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe line that is logged."""
+    database_pool: Annotated[int, Field(ge=2, le=200)] = 10
+    """Connections per process and pool (each process has two pools: one for requests' reads, one for transactions)."""
+    action_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds a plugin's action may take."""
+    handler_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Seconds a plugin's webhook handler, poll, render or observation may take."""
+    start_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Seconds a request waits for a process to start before it answers 202 `created` and the worker goes on."""
+    sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often a worker looks for due work that no wake-up announced."""
+
+    @field_validator("egress_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr) -> SecretStr:
+        for position, key in enumerate(split_keys(value), start=1):
+            try:
+                Fernet(key)
+            except ValueError as error:
+                raise ValueError(
+                    f"key {position} is not a Fernet key (32 bytes in URL-safe base64); make one with "
+                    "`python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"
+                ) from error
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("should start with http:// or https://")
+        return value.rstrip("/")
+
+    @cached_property
+    def fernet_keys(self) -> tuple[str, ...]:
+        """The encryption keys, first the one that encrypts."""
+        return split_keys(self.secret_keys)
+
+
+def split_keys(value: SecretStr) -> tuple[str, ...]:
+    """The comma-separated keys, blanks left out."""
+    return tuple(key.strip() for key in value.get_secret_value().split(",") if key.strip())
+
+
+def load_settings(env_file: Path | None = None, **overrides: object) -> Settings:
+    """Settings from the environment (and `env_file`, which only `metagov dev` passes)."""
+    return Settings(_env_file=env_file, **overrides)  # type: ignore[arg-type]

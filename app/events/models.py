@@ -1,0 +1,96 @@
+"""The event log, the endpoints it is delivered to, and the deliveries with their attempts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base, Xid8
+from app.core.work import WorkRow, due_index
+
+
+class EventRow(Base):
+    """One event. Bodies are `json`, not `jsonb`: platforms send NUL escapes, and key order is theirs."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_order", "driver_id", "era", "xid", "seq"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    driver_id: Mapped[str]
+    community_id: Mapped[str | None] = mapped_column(index=True)
+    community: Mapped[str | None]
+    instance_id: Mapped[str | None]
+    source: Mapped[str]
+    event_type: Mapped[str]
+    timestamp: Mapped[datetime]
+    data: Mapped[Any] = mapped_column(JSON)
+    initiator: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    era: Mapped[int] = mapped_column(server_default=text("current_era()"))
+    xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    stored_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Era(Base):
+    """One row: raised by the operator after a restore, when transaction ids start over. Read by `current_era()`."""
+
+    __tablename__ = "era"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    era: Mapped[int]
+
+
+class Endpoint(Base):
+    """Where a driver has events posted. A process's callback_url is one too, of kind `callback`."""
+
+    __tablename__ = "endpoints"
+    __table_args__ = (
+        Index("uq_endpoints_callback", "driver_id", "url", unique=True, postgresql_where="kind = 'callback'"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    driver_id: Mapped[str] = mapped_column(ForeignKey("drivers.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    """endpoint or callback."""
+    url: Mapped[str]
+    secret: Mapped[str | None]
+    """Sealed; a callback has none: it is signed with the driver's own."""
+    events: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
+    communities: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
+    format: Mapped[str] = mapped_column(server_default="metagov")
+    ordered: Mapped[bool] = mapped_column(server_default=text("false"))
+    status: Mapped[str] = mapped_column(server_default="enabled")
+    disabled_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Delivery(Base, WorkRow):
+    """One event on its way to one endpoint."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("endpoint_id", "event_id"), due_index("deliveries"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
+    event_id: Mapped[str] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"), index=True)
+    status: Mapped[str] = mapped_column(server_default="pending")
+    """pending, delivered or dead."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Attempt(Base):
+    """One try of a delivery, with what the endpoint answered."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime]
+    status: Mapped[int | None]
+    latency_ms: Mapped[int]
+    error: Mapped[str | None]
+    response_text: Mapped[str | None]

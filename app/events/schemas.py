@@ -1,0 +1,95 @@
+"""The wire shapes of events and endpoints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from app.core.http import Answer, Body
+
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.*?\-]+$")]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[!-~]+$")]
+Globs = Annotated[list[Glob], Field(max_length=100)]
+Slugs = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=1000)]
+
+
+class InitiatorOut(Answer):
+    """Who caused an event."""
+
+    user_id: str
+    provider: str
+    is_metagov_bot: bool | None = None
+    external_id: str | None = None
+
+
+class EventOut(Answer):
+    """Something that happened in a community."""
+
+    id: str
+    community: str | None
+    instance: str | None
+    source: str
+    """The plugin, or `metagov` for the gateway's own events."""
+    event_type: str
+    timestamp: datetime
+    data: dict[str, Any]
+    initiator: InitiatorOut | None
+
+
+class EventsPage(Answer):
+    """Events in their order. `next` is never null: ask again with it for what comes later."""
+
+    events: list[EventOut]
+    next: str
+
+
+class EndpointIn(Body):
+    """An endpoint to register."""
+
+    url: Url
+    events: Globs | None = None
+    """Globs over `<source>.<event_type>`; absent: all."""
+    communities: Slugs | None = None
+    """Community slugs; absent: all."""
+    format: Literal["metagov", "cloudevents"] = "metagov"
+    ordered: bool = False
+
+
+class EndpointPatch(Body):
+    """What to change; fields left out stay."""
+
+    url: Url | None = None
+    events: Globs | None = None
+    communities: Slugs | None = None
+    format: Literal["metagov", "cloudevents"] | None = None
+    ordered: bool | None = None
+    status: Literal["enabled", "disabled"] | None = None
+
+
+class EndpointOut(Answer):
+    """A registered endpoint."""
+
+    id: str
+    url: str
+    events: list[str] | None
+    communities: list[str] | None
+    format: Literal["metagov", "cloudevents"]
+    ordered: bool
+    status: Literal["enabled", "disabled"]
+    disabled_reason: str | None
+    created_at: datetime
+
+
+class NewEndpointOut(EndpointOut):
+    """A registered endpoint with its signing secret, shown this once."""
+
+    secret: str
+
+
+class EndpointsPage(Answer):
+    """A driver's endpoints."""
+
+    endpoints: list[EndpointOut]
+    next: str | None

@@ -1,0 +1,99 @@
+"""The composition root: everything a process of the gateway is made of, opened together and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+from redis.asyncio import Redis
+
+from app.actions.service import Performer
+from app.core.crypto import Vault
+from app.core.db import Database
+from app.core.egress import EgressPolicy, GuardedTransport, plugin_client
+from app.core.settings import Settings
+from app.core.wake import Wake
+from app.host.binding import Host
+from app.host.discovery import Plugins, discover
+from app.inbound.handle import Inbox
+from app.inbound.targets import Targets
+from app.installs.service import Installer
+from app.processes.start import Runner
+
+_REDIS_TIMEOUT = 2.0
+_STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts, each with what it needs of the others."""
+
+    settings: Settings
+    db: Database
+    redis: Redis
+    wake: Wake
+    vault: Vault
+    host: Host
+    egress: EgressPolicy
+    targets: Targets
+    installer: Installer
+    performer: Performer
+    runner: Runner
+    inbox: Inbox
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> AsyncIterator[Gateway]:
+    """Open connections and bind the plugins (`plugins`: those that discovery finds). Postgres has to be there, Redis need not."""
+    vault = Vault(settings.fernet_keys)
+    egress = EgressPolicy(settings.allow_private_networks, settings.egress_allow)
+    transport = GuardedTransport(egress)
+
+    def connect() -> httpx.AsyncClient:
+        return plugin_client(egress, transport=transport)
+
+    host = Host(plugins or discover(), public_url=settings.public_url, connect=connect)
+    redis = connect_redis(settings)
+    wake = Wake(redis)
+    async with Database(settings) as db:
+        runner = Runner(db, host, vault, wake, egress, settings.start_timeout, settings.handler_timeout)
+        try:
+            yield Gateway(
+                settings=settings,
+                db=db,
+                redis=redis,
+                wake=wake,
+                vault=vault,
+                host=host,
+                egress=egress,
+                targets=Targets(db, host, vault),
+                installer=Installer(db, host, vault, settings.handler_timeout),
+                performer=Performer(db, host, vault, wake, settings.action_timeout),
+                runner=runner,
+                inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
+            )
+        finally:
+            if runner.background:
+                # A start on its way to a platform is let finish; a worker takes over what is cut off here.
+                await asyncio.wait(runner.background, timeout=_STOP_SECONDS)
+            await wake.aclose()
+            await redis.aclose()
+            await transport.aclose()
+
+
+def connect_redis(settings: Settings, *, listening: bool = False) -> Redis:
+    """A client that fails fast, because Redis is only ever a hint; one that is `listening` waits for ever instead."""
+    if not settings.redis_url:
+        raise ValueError(
+            "METAGOV_REDIS_URL is not set: name a Redis or Valkey, or run `metagov dev`, which brings its own"
+        )
+    redis: Redis = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=None if listening else _REDIS_TIMEOUT,
+        socket_connect_timeout=_REDIS_TIMEOUT,
+        socket_keepalive=True,
+    )
+    return redis

@@ -1,0 +1,130 @@
+"""Binding: a manifest and an instance's stored values become a live plugin object for one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+import structlog
+from pydantic import SecretStr
+
+from app.core.errors import NotFound
+from app.host.discovery import Loaded, Plugins
+from metagov_sdk import Call, Config, Plugin, SecretRef, State
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceData:
+    """An instance as stored, secrets decrypted. `state` is None until something was changed."""
+
+    id: str
+    plugin: str
+    community_id: str
+    community: str
+    driver_id: str
+    community_platform_id: str
+    generation: int
+    status: str
+    plain: Mapping[str, Any]
+    secrets: Mapping[str, Any]
+    config_version: int
+    state: Mapping[str, Any] | None
+    state_version: int
+    deleted: bool = False
+
+
+class UnreadableInstance(Exception):
+    """What is stored was written by a version of the plugin that this one cannot read."""
+
+
+class Host:
+    """The plugins of this process and what binds them: HTTP connections and the public URL."""
+
+    def __init__(self, plugins: Plugins, *, public_url: str, connect: Callable[[], httpx.AsyncClient]) -> None:
+        self.plugins = plugins
+        self._public_url = public_url
+        self._connect = connect
+
+    def loaded(self, name: str) -> Loaded:
+        """The plugin of this name. Raises NotFound."""
+        try:
+            return self.plugins.loaded[name]
+        except KeyError:
+            raise NotFound(f"there is no plugin named {name!r}; `metagov plugins` lists them") from None
+
+    def bind(
+        self, instance: InstanceData, *, now: datetime, idempotency_key: str, may_emit: bool = True
+    ) -> Plugin[Any, Any, Any]:
+        """A fresh plugin object. Raises UnreadableInstance when config or state have a version it cannot read."""
+        plugin = self.loaded(instance.plugin)
+        manifest = plugin.manifest
+        log = structlog.get_logger(f"plugins.{manifest.name}").bind(
+            community=instance.community, plugin=manifest.name, instance=instance.id
+        )
+        call: Call[Any, Any, Any] = Call(
+            instance_id=instance.id,
+            community=instance.community,
+            community_platform_id=instance.community_platform_id or None,
+            config=self.read_config(instance),
+            state=read_state(manifest.state, instance.state, instance.state_version),
+            settings=plugin.settings,
+            now=now,
+            idempotency_key=idempotency_key,
+            log=log,
+            connect=self._connect,
+            hook_url=f"{self._public_url}/api/hooks/{instance.community}/{manifest.name}",
+            may_emit=may_emit,
+        )
+        return manifest.plugin(call)
+
+    def read_config(self, instance: InstanceData) -> Config:
+        """The instance's typed config, upgraded where an older version stored it."""
+        kind = self.loaded(instance.plugin).manifest.config
+        config: Config = _read(kind, {**instance.plain, **instance.secrets}, instance.config_version)
+        return config
+
+    def read_secret(self, instance: InstanceData, ref: SecretRef) -> str:
+        """The secret a verifier names: the first of its sources that is set, "" when none is."""
+        return self._own_secret(instance, ref) or self.read_setting(instance.plugin, ref)
+
+    def read_setting(self, plugin: str, ref: SecretRef) -> str:
+        """The operator's secret that a verifier names, "" when none is set."""
+        settings = self.loaded(plugin).settings
+        return _first(getattr(settings, name, None) for source, name in ref.sources if source == "setting")
+
+    def owns_secret(self, instance: InstanceData, ref: SecretRef) -> bool:
+        """Whether the instance has a secret of its own, rather than the whole deployment's."""
+        return bool(self._own_secret(instance, ref))
+
+    def _own_secret(self, instance: InstanceData, ref: SecretRef) -> str:
+        return _first(
+            instance.secrets.get(name) or instance.plain.get(name) for source, name in ref.sources if source == "config"
+        )
+
+
+def _first(values: Iterable[object]) -> str:
+    for value in values:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text:
+            return str(text)
+    return ""
+
+
+def read_state(kind: type[State], stored: Mapping[str, Any] | None, version: int) -> State:
+    """The typed state; the defaults when nothing is stored. Raises UnreadableInstance."""
+    return kind() if stored is None else _read(kind, stored, version)
+
+
+def _read(kind: type[Any], stored: Mapping[str, Any], version: int) -> Any:
+    values = dict(stored)
+    try:
+        if version != kind.version:
+            values = kind.upgrade(values, version)
+        return kind.model_validate(values)
+    except ValueError as error:
+        raise UnreadableInstance(
+            f"{kind.__name__}: stored as version {version}, the plugin has {kind.version}"
+        ) from error

@@ -1,0 +1,72 @@
+"""An instance's config between its three forms: as sent, as stored (secrets apart, encrypted) and as shown (masked)."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import SecretBytes, SecretStr, ValidationError
+
+from app.core.crypto import MASK
+from app.core.errors import Invalid
+from metagov_sdk import Config
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedConfig:
+    """A config that fits its schema: the typed value, and its JSON with the secret fields apart."""
+
+    value: Config
+    plain: dict[str, Any]
+    secrets: dict[str, Any]
+
+
+@cache
+def secret_fields(config: type[Config]) -> frozenset[str]:
+    """The names of the fields that hold a SecretStr anywhere in their type."""
+    return frozenset(name for name, field in config.model_fields.items() if _holds_secret(field.annotation))
+
+
+def _holds_secret(annotation: Any) -> bool:
+    return annotation in (SecretStr, SecretBytes) or any(_holds_secret(part) for part in typing.get_args(annotation))
+
+
+def check_config(
+    config: type[Config], sent: Mapping[str, Any], stored_secrets: Mapping[str, Any], path: tuple[str | int, ...]
+) -> CheckedConfig:
+    """Validate what a driver sent. A secret sent back as its mask keeps the stored value.
+
+    Raises Invalid with JSON pointers below `path`.
+    """
+    secret = secret_fields(config)
+    values = dict(sent)
+    for name in secret & values.keys():
+        if name in stored_secrets and values[name] == mask(stored_secrets[name]):
+            values[name] = stored_secrets[name]
+        elif _contains_mask(values[name]):
+            raise Invalid.found([((*path, name), "is the mask of a secret that is not stored; send the secret itself")])
+    try:
+        value = config.model_validate(values)
+    except ValidationError as error:
+        raise Invalid.schema(error, path) from None
+    plain = value.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=set(secret))
+    return CheckedConfig(
+        value, plain, {name: values[name] for name in secret & values.keys() if values[name] is not None}
+    )
+
+
+def masked(plain: Mapping[str, Any], secrets: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as it is shown: every secret masked, its shape kept."""
+    return {**plain, **{name: mask(value) for name, value in secrets.items()}}
+
+
+def mask(value: Any) -> Any:
+    """A secret's mask: a list of secrets becomes as many masks."""
+    return [mask(item) for item in value] if isinstance(value, list) else MASK
+
+
+def _contains_mask(value: Any) -> bool:
+    return value == MASK or (isinstance(value, list) and any(_contains_mask(item) for item in value))

@@ -1,0 +1,162 @@
+"""The webhook route, pure ASGI: verify, store, answer. No framework machinery on this path."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from app.core.asgi import HOOKS_PREFIX, read_body, send_problem
+from app.core.errors import NotFound, Problem, TooMany, Unavailable
+from app.core.limits import TokenBuckets
+from app.core.metrics import RECEIPTS
+from app.core.wake import Wake
+from app.host.binding import InstanceData
+from app.inbound.store import Incoming, Verdict, ingest
+from app.inbound.targets import Address, Targets
+from app.inbound.wakes import apply_wakes
+from metagov_sdk import Headers, HookRequest, Reply, Unsigned, WebhookSpec
+
+MAX_HOOK_BYTES = 25 * 1024 * 1024
+MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
+_LONGEST_KEY = 200
+_STALE_TRIES = 3
+
+ResultT = TypeVar("ResultT")
+
+_log = structlog.get_logger(__name__)
+
+_STORED = Reply.json({"status": "stored"}, status=202)
+_REPEATED = Reply.json({"status": "duplicate"}, status=200)
+_WOKEN = Reply.json({"status": "noted"}, status=202)
+
+
+class HooksApp:
+    """Answers `POST /api/hooks/<community>/<plugin>[/<hook>]` and `POST /api/hooks/<plugin>`."""
+
+    def __init__(self, targets: Targets, wake: Wake) -> None:
+        self._targets = targets
+        self._wake = wake
+        self._in_flight = 0
+        self._wakes = TokenBuckets(rate=1, burst=30)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = await self._answer(scope, receive)
+        except Problem as problem:
+            await send_problem(send, problem)
+            return
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        address = parse_address(scope["path"])
+        _, hook = self._targets.spec(address)
+        if address.community is not None:
+            # Cheap refusal before a body of up to 25 MiB is read for a community that does not exist.
+            await self._targets.enabled(address)
+        with self._budget() as admit:
+            body = await read_body(scope, receive, MAX_HOOK_BYTES, "a webhook may be at most 25 MiB", admit)
+            headers = Headers(tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]))
+            request = HookRequest(body, headers, address.hook)
+            if isinstance(hook.verify, Unsigned):
+                return await self._note(address, hook, request)
+            found = await self._targets.verified(address, hook, request)
+            reply = _pure(hook.reply, request) if hook.reply else None
+            if reply is not None and not reply.store:
+                return reply
+            verdict = await self._store(address, hook, request, found)
+        RECEIPTS.labels(address.plugin, verdict).inc()
+        if verdict == "stored":
+            self._wake.poke("receipts")
+        return reply or (_STORED if verdict == "stored" else _REPEATED)
+
+    @contextlib.contextmanager
+    def _budget(self) -> Iterator[_Budget]:
+        """Bounds the bytes of webhooks that are held at once and not yet stored."""
+        budget = _Budget(self)
+        try:
+            yield budget
+        finally:
+            self._in_flight -= budget.taken
+
+    def admit(self, size: int) -> None:
+        """Count bytes in. Raises Unavailable past the bound."""
+        if self._in_flight + size > MAX_BYTES_IN_FLIGHT:
+            raise Unavailable("too many webhooks are in flight; try again")
+        self._in_flight += size
+
+    async def _store(
+        self, address: Address, hook: WebhookSpec, request: HookRequest, found: Sequence[InstanceData]
+    ) -> Verdict:
+        """One receipt per instance, in one statement. Instances that changed meanwhile are verified again."""
+        key = _key(hook, request)
+        for _ in range(_STALE_TRIES):
+            if not found:
+                return "repeated"
+            batch = [
+                Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body) for data in found
+            ]
+            verdicts = await ingest(self._targets.db.pool, batch)
+            if "stale" not in verdicts:
+                return "stored" if "stored" in verdicts else "repeated"
+            self._targets.forget(address)
+            found = await self._targets.verified(address, hook, request)
+        raise Unavailable("the instance is being changed; try again")
+
+    async def _note(self, address: Address, hook: WebhookSpec, request: HookRequest) -> Reply:
+        """An unsigned hook: it can make us look again, and nothing else."""
+        for data in await self._targets.enabled(address):
+            if not self._wakes.try_take(data.id):
+                raise TooMany("too many hints; slow down", headers={"retry-after": "5"})
+            if await apply_wakes(self._targets.db, self._targets.host, data, hook, request):
+                self._wake.poke("polls", "processes")
+        return _WOKEN
+
+
+class _Budget:
+    """The share of one request."""
+
+    def __init__(self, app: HooksApp) -> None:
+        self._app = app
+        self.taken = 0
+
+    def __call__(self, size: int) -> None:
+        self._app.admit(size)
+        self.taken += size
+
+
+def parse_address(path: str) -> Address:
+    """What a hook path names. Raises NotFound."""
+    parts = path.removeprefix(HOOKS_PREFIX).split("/")
+    if not all(parts) or len(parts) > 3 or "\0" in path:
+        raise NotFound("there is no webhook at this path")
+    if len(parts) == 1:
+        return Address(None, parts[0], "")
+    return Address(parts[0], parts[1], parts[2] if len(parts) == 3 else "")
+
+
+def _key(hook: WebhookSpec, request: HookRequest) -> str | None:
+    """The dedupe key, with the hook's slug before it; long keys by their hash."""
+    key = _pure(hook.dedupe, request) if hook.dedupe else None
+    if key is None:
+        return None
+    if len(key) > _LONGEST_KEY or not key.isprintable():
+        key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"hook:{hook.slug}:{key}"
+
+
+def _pure(function: Callable[[HookRequest], ResultT | None], request: HookRequest) -> ResultT | None:
+    """What the plugin's pure function says; None when the bytes are more than it can take."""
+    try:
+        return function(request)
+    except Exception as error:
+        # The signature holds, so the webhook is kept: its handler will say what is wrong with it.
+        _log.warning("a webhook could not be read", hook=request.hook, error=type(error).__name__)
+        return None

@@ -1,0 +1,48 @@
+"""Receipts of webhooks, and the schedules of polls."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.db import Base
+from app.core.work import WorkRow, due_index
+
+
+class Receipt(Base, WorkRow):
+    """A verified webhook for one instance, byte for byte, and how far its handling is."""
+
+    __tablename__ = "receipts"
+    __table_args__ = (Index("ix_receipts_list", "community_id", "id"), due_index("receipts"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"))
+    instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), index=True)
+    plugin: Mapped[str]
+    hook: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="stored")
+    """stored, retrying, done or dead; "running" is a live lease on one of the first two."""
+    error: Mapped[str | None]
+    received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    headers: Mapped[list[Any]] = mapped_column(JSON)
+    """[[name, value], …] as they came, without Authorization and Cookie."""
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Poll(Base, WorkRow):
+    """The schedule of one poll of one instance, and where it goes on from."""
+
+    __tablename__ = "polls"
+    __table_args__ = (UniqueConstraint("instance_id", "name"), due_index("polls"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
+    plugin: Mapped[str]
+    name: Mapped[str]
+    cursor: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    last_run_at: Mapped[datetime | None]
+    last_success_at: Mapped[datetime | None]
+    error: Mapped[str | None]

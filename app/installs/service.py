@@ -1,0 +1,328 @@
+"""Installing: PUT a community with its plugins, enable, change and remove instances. All or nothing.
+
+Plugins' `setup` talks to platforms and therefore runs outside the transaction: plan, set up, then plan again under the
+community's lock and write if the plan still holds. Plugins without a `setup` need one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.auth import CommunityRef
+from app.accounts.models import Community
+from app.core.crypto import Vault
+from app.core.db import Database, current_time
+from app.core.errors import Conflict, NotFound
+from app.core.ids import new_id
+from app.events.service import core_event, record
+from app.host.binding import Host, InstanceData, UnreadableInstance
+from app.installs.plan import Planned, Wanted, plan, with_state
+from app.runtime.calls import PluginCrashed, as_problem, commit, run
+from app.runtime.models import Instance, InstanceState
+from metagov_sdk import Emitted, Plugin, PluginError
+
+_PASSES = 5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Installer:
+    """What installing needs: the database, the plugins, the keys, and how long a platform may take."""
+
+    db: Database
+    host: Host
+    vault: Vault
+    timeout: float
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What `setup` has done so far in one request, by identity."""
+
+    emitted: dict[str, Emitted] = field(default_factory=dict)
+    ids: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class _SetupFirst(Exception):
+    """Rolls a pass back: these instances have to be set up on their platform before anything is written."""
+
+    def __init__(self, planned: Sequence[Planned]) -> None:
+        self.planned = planned
+
+
+async def put_community(
+    installer: Installer,
+    driver_id: str,
+    slug: str,
+    readable_name: str,
+    wanted: Sequence[Wanted] | None,
+) -> tuple[CommunityRef, bool]:
+    """Create or update a community; `wanted` (if given) becomes its whole set of plugins.
+
+    Returns the community and whether it is new. Raises Conflict `slug-taken` for another driver's slug.
+    """
+    prepared = _Prepared()
+    for _ in range(_PASSES):
+        try:
+            async with installer.db.begin() as session:
+                community, created = await _lock_or_create(session, driver_id, slug, readable_name)
+                if wanted is not None:
+                    await _apply(session, installer, driver_id, community, wanted, prepared, whole_set=True)
+                return community, created
+        except _SetupFirst as pending:
+            await _set_up(installer, pending.planned, prepared)
+    raise Conflict("the community is being changed by others at the same time; try again")
+
+
+async def put_plugin(installer: Installer, driver_id: str, community: CommunityRef, wanted: Wanted) -> tuple[str, bool]:
+    """Enable one plugin, or update it in place. Returns the instance's id and whether it is new."""
+    prepared = _Prepared()
+    for _ in range(_PASSES):
+        try:
+            async with installer.db.begin() as session:
+                await _lock(session, community.id)
+                planned = await _apply(session, installer, driver_id, community, [wanted], prepared, whole_set=False)
+                return planned[0].after.id, planned[0].before is None
+        except _SetupFirst as pending:
+            await _set_up(installer, pending.planned, prepared)
+    raise Conflict("the instance is being changed by others at the same time; try again")
+
+
+async def disable(installer: Installer, driver_id: str, community: CommunityRef, instance: Instance) -> None:
+    """Take an instance out of use; its config, state and processes stay."""
+    await _tear_down(installer, driver_id, community, [instance])
+    async with installer.db.begin() as session:
+        await _lock(session, community.id)
+        await _mark(session, driver_id, community, [instance.id], status="disabled")
+
+
+async def remove(installer: Installer, driver_id: str, community: CommunityRef, instance: Instance) -> None:
+    """Delete an instance; its processes close with "deleted"."""
+    await _tear_down(installer, driver_id, community, [instance])
+    async with installer.db.begin() as session:
+        await _lock(session, community.id)
+        await _mark(session, driver_id, community, [instance.id], status="disabled", deleted_at=func.now())
+
+
+async def remove_community(installer: Installer, driver_id: str, community: CommunityRef) -> None:
+    """Delete a community with its instances. Its slug stays reserved for its driver."""
+    async with installer.db.begin() as session:
+        rows = await _rows(session, community.id)
+    await _tear_down(installer, driver_id, community, [row for row in rows if row.status != "disabled"])
+    async with installer.db.begin() as session:
+        await _lock(session, community.id)
+        ids = [row.id for row in await _rows(session, community.id)]
+        await _mark(session, driver_id, community, ids, status="disabled", deleted_at=func.now())
+        await session.execute(update(Community).where(Community.id == community.id).values(deleted_at=func.now()))
+
+
+async def find_instance(session: AsyncSession, community_id: str, plugin: str, instance_id: str) -> Instance:
+    """One of a community's instances. Raises NotFound."""
+    row = await session.get(Instance, instance_id)
+    if row is None or row.community_id != community_id or row.plugin != plugin or row.deleted_at is not None:
+        raise NotFound(f"the community has no instance {instance_id!r} of {plugin!r}")
+    return row
+
+
+async def _lock_or_create(
+    session: AsyncSession, driver_id: str, slug: str, readable_name: str
+) -> tuple[CommunityRef, bool]:
+    added = await session.scalar(
+        insert(Community)
+        .values(id=new_id("com"), driver_id=driver_id, slug=slug, readable_name=readable_name)
+        .on_conflict_do_nothing(index_elements=["slug"])
+        .returning(Community.id)
+    )
+    row = (await session.scalars(select(Community).where(Community.slug == slug).with_for_update())).one()
+    if row.driver_id != driver_id:
+        raise Conflict("this slug belongs to another driver; choose another", slug="slug-taken")
+    created = added is not None or row.deleted_at is not None
+    row.readable_name = readable_name
+    row.deleted_at = None
+    return CommunityRef(row.id, row.slug, readable_name), created
+
+
+async def _lock(session: AsyncSession, community_id: str) -> None:
+    """One writer per community at a time. Raises NotFound when the community was deleted meanwhile."""
+    row = await session.scalar(select(Community).where(Community.id == community_id).with_for_update())
+    if row is None or row.deleted_at is not None:
+        raise NotFound("the community has just been deleted")
+
+
+async def _rows(session: AsyncSession, community_id: str) -> Sequence[Instance]:
+    query = select(Instance).where(Instance.community_id == community_id, Instance.deleted_at.is_(None))
+    return (await session.scalars(query.order_by(Instance.id))).all()
+
+
+async def _apply(
+    session: AsyncSession,
+    installer: Installer,
+    driver_id: str,
+    community: CommunityRef,
+    wanted: Sequence[Wanted],
+    prepared: _Prepared,
+    *,
+    whole_set: bool,
+) -> list[Planned]:
+    """Under the community's lock: plan, and write when every needed `setup` has been done, else raise _SetupFirst."""
+    rows = await _rows(session, community.id)
+    planned = await plan(session, installer.host, installer.vault, driver_id, community, rows, wanted)
+    planned = [_keep_id(one, prepared) for one in planned]
+    missing = [
+        one
+        for one in planned
+        if one.changed and _defines(installer.host, one.after.plugin, "setup") and one.identity not in prepared.emitted
+    ]
+    if missing:
+        raise _SetupFirst(missing)
+    for one in planned:
+        if one.changed:
+            await _write(session, installer, one, prepared.emitted.get(one.identity))
+    if whole_set:
+        kept = {one.after.id for one in planned}
+        leaving = [row for row in rows if row.id not in kept and row.status != "disabled"]
+        await _mark(session, driver_id, community, [row.id for row in leaving], status="disabled")
+    return planned
+
+
+def _keep_id(one: Planned, prepared: _Prepared) -> Planned:
+    """A new instance keeps, through all passes, the id its `setup` was told."""
+    if one.before is not None:
+        return one
+    kept = prepared.ids.setdefault((one.after.plugin, one.after.community_platform_id), one.after.id)
+    return replace(one, after=replace(one.after, id=kept))
+
+
+def _defines(host: Host, plugin: str, method: str) -> bool:
+    return getattr(host.plugins.loaded[plugin].manifest.plugin, method) is not getattr(Plugin, method)
+
+
+async def _write(session: AsyncSession, installer: Installer, one: Planned, emitted: Emitted | None) -> None:
+    after = one.after
+    values: dict[str, Any] = {
+        "community_platform_id": after.community_platform_id,
+        "config": dict(after.plain),
+        "secrets": installer.vault.seal(dict(after.secrets)) if after.secrets else "",
+        "config_version": after.config_version,
+        "generation": after.generation,
+        "status": "enabled",
+        "updated_at": func.now(),
+    }
+    if one.before is None:
+        await session.execute(
+            insert(Instance).values(id=after.id, community_id=after.community_id, plugin=after.plugin, **values)
+        )
+    else:
+        await session.execute(update(Instance).where(Instance.id == after.id).values(**values))
+    if emitted:
+        await commit(session, installer.host, after, emitted)
+
+
+async def _mark(
+    session: AsyncSession, driver_id: str, community: CommunityRef, ids: Sequence[str], **values: Any
+) -> None:
+    """Change the status of instances and tell the driver of those that were in use until now."""
+    if not ids:
+        return
+    in_use = await session.scalars(
+        select(Instance).where(Instance.id.in_(ids), Instance.status != "disabled").with_for_update()
+    )
+    leaving = [(row.id, row.plugin) for row in in_use]
+    await session.execute(
+        update(Instance)
+        .where(Instance.id.in_(ids))
+        .values(generation=Instance.generation + 1, updated_at=func.now(), **values)
+        .execution_options(synchronize_session=False)
+    )
+    await record(
+        session,
+        [
+            core_event(
+                driver_id,
+                community.id,
+                community.slug,
+                instance_id,
+                "instance.disabled",
+                {"plugin": plugin, "instance": instance_id, "reason": "by its driver"},
+            )
+            for instance_id, plugin in leaving
+        ],
+    )
+
+
+async def _set_up(installer: Installer, planned: Sequence[Planned], prepared: _Prepared) -> None:
+    """Run `setup` of each; what had been set up anew is torn down again when a later one fails."""
+    done: list[Plugin[Any, Any, Any]] = []
+    for one in planned:
+        after, old = await _with_stored(installer, one)
+        try:
+            plugin = installer.host.bind(
+                after, now=await installer.db.now(), idempotency_key=f"setup:{after.id}:{after.generation}"
+            )
+            await run(plugin.setup(old), timeout=installer.timeout, what="setup", instance=after)
+        except (PluginError, PluginCrashed) as error:
+            for made in done:
+                await _quietly(made, installer, after)
+            raise as_problem(error, after.plugin) from error
+        if one.before is None:
+            done.append(plugin)
+        prepared.emitted[one.identity] = plugin.emitted
+
+
+async def _with_stored(installer: Installer, one: Planned) -> tuple[InstanceData, Any]:
+    """The instance with its stored state, and its config as it was (None: new, or unreadable)."""
+    row = one.before
+    if row is None:
+        return one.after, None
+    async with installer.db.begin() as session:
+        state = await session.get(InstanceState, row.id)
+    after = with_state(one.after, state.state, state.state_version) if state else one.after
+    before = replace(after, plain=row.config, secrets=one.before_secrets, config_version=row.config_version)
+    try:
+        return after, installer.host.read_config(before)
+    except UnreadableInstance:
+        return after, None
+
+
+async def _tear_down(installer: Installer, driver_id: str, community: CommunityRef, rows: Sequence[Instance]) -> None:
+    for row in rows:
+        if row.plugin not in installer.host.plugins.loaded or not _defines(installer.host, row.plugin, "teardown"):
+            continue
+        data = InstanceData(
+            id=row.id,
+            plugin=row.plugin,
+            community_id=community.id,
+            community=community.slug,
+            driver_id=driver_id,
+            community_platform_id=row.community_platform_id,
+            generation=row.generation,
+            status=row.status,
+            plain=row.config,
+            secrets=installer.vault.open(row.secrets) if row.secrets else {},
+            config_version=row.config_version,
+            state=None,
+            state_version=0,
+        )
+        async with installer.db.begin() as session:
+            state = await session.get(InstanceState, row.id)
+            now = await current_time(session)
+        if state is not None:
+            data = with_state(data, state.state, state.state_version)
+        plugin = installer.host.bind(data, now=now, idempotency_key=f"teardown:{row.id}:{row.generation}")
+        await _quietly(plugin, installer, data)
+
+
+async def _quietly(plugin: Plugin[Any, Any, Any], installer: Installer, data: InstanceData) -> None:
+    """Tear down as well as the platform lets us: an instance must be removable while its platform is away."""
+    try:
+        await run(plugin.teardown(), timeout=installer.timeout, what="teardown", instance=data)
+    except (PluginError, PluginCrashed) as error:
+        _log.warning("teardown failed; going on", plugin=data.plugin, instance=data.id, reason=str(error))

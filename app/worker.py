@@ -1,0 +1,173 @@
+"""The worker: one loop per queue, woken by hints and by a sweep, and arq for what runs on a schedule.
+
+The loops need Postgres alone. arq needs Redis; when that goes away, arq is started again once it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from arq import cron
+from arq.connections import RedisSettings
+from arq.worker import Worker as ArqWorker
+from redis.exceptions import RedisError
+
+from app.accounts.idempotency import forget_old_keys
+from app.console.heartbeats import beat
+from app.core.egress import delivery_session
+from app.core.ids import new_id
+from app.core.log import configure_logging
+from app.core.settings import Settings, load_settings
+from app.core.wake import Bells
+from app.events.deliver import deliver_due
+from app.gateway import Gateway, connect_redis, open_gateway
+from app.host.discovery import Plugins
+from app.inbound.handle import handle_due
+from app.inbound.polls import run_polls_due, schedule_polls
+from app.processes.advance import advance_due, perform_effects_due
+
+_PAUSE_AFTER_ERROR = 1.0
+_SCHEDULE_SECONDS = 5.0
+_BEAT_SECONDS = 10.0
+
+Drain = Callable[[], Awaitable[int]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Drains:
+    """One function per queue: work on one batch, return its size."""
+
+    receipts: Drain
+    deliveries: Drain
+    processes: Drain
+    effects: Drain
+    polls: Drain
+
+    def items(self) -> list[tuple[str, Drain]]:
+        """Queue names with their functions."""
+        return [(name, getattr(self, name)) for name in self.__slots__]
+
+    async def until_idle(self) -> int:
+        """Work until no queue has anything due. Returns how many rows were worked on."""
+        total = 0
+        while True:
+            done = 0
+            for _, drain in self.items():
+                done += await drain()
+            if not done:
+                return total
+            total += done
+
+
+@contextlib.asynccontextmanager
+async def open_drains(gateway: Gateway) -> AsyncIterator[Drains]:
+    """The queues' functions, with the HTTP session that deliveries go through."""
+    async with delivery_session(gateway.egress) as http:
+        yield Drains(
+            receipts=lambda: handle_due(gateway.inbox),
+            deliveries=lambda: deliver_due(gateway.db, http, gateway.vault),
+            processes=lambda: advance_due(gateway.runner),
+            effects=lambda: perform_effects_due(gateway.runner),
+            polls=lambda: run_polls_due(gateway.inbox),
+        )
+
+
+async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: asyncio.Event | None = None) -> None:
+    """Work until `stop` is set (or SIGTERM or SIGINT comes), then finish what is in hand."""
+    stop = stop or _stop_on_signals()
+    async with open_gateway(settings, plugins) as gateway, open_drains(gateway) as drains:
+        bells = Bells(name for name, _ in drains.items())
+        tasks = [
+            asyncio.create_task(_loop(name, drain, bells, settings.sweep_seconds)) for name, drain in drains.items()
+        ]
+        tasks += [
+            asyncio.create_task(_listen(bells, settings)),
+            asyncio.create_task(_every(_SCHEDULE_SECONDS, lambda: schedule_polls(gateway.inbox))),
+            asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
+            asyncio.create_task(_run_arq(settings, gateway)),
+        ]
+        _log.info("worker ready")
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _listen(bells: Bells, settings: Settings) -> None:
+    async with connect_redis(settings, listening=True) as redis:
+        await bells.listen(redis)
+
+
+async def _loop(name: str, drain: Drain, bells: Bells, sweep: float) -> None:
+    while True:
+        try:
+            done = await drain()
+        except Exception:
+            # Whatever it was (the database away, most likely), the rows are still there: look again.
+            _log.exception("queue stalled; trying again", queue=name)
+            await asyncio.sleep(_PAUSE_AFTER_ERROR)
+        else:
+            if not done:
+                await bells.wait(name, sweep)
+
+
+async def _every(seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await job()
+        except Exception:
+            # A schedule outlives whatever one of its runs meets.
+            _log.exception("scheduled work failed; trying again")
+        await asyncio.sleep(seconds)
+
+
+def _beating(gateway: Gateway) -> Callable[[], Awaitable[None]]:
+    me = new_id("wrk")
+    return lambda: beat(gateway.db, me, "worker", gateway.host.plugins.digest)
+
+
+async def housekeeping(ctx: dict[str, Any]) -> None:
+    """Once a minute, on one worker: drop what has served its time."""
+    await forget_old_keys(ctx["gateway"].db)
+
+
+async def _run_arq(settings: Settings, gateway: Gateway) -> None:
+    """arq, started again whenever Redis comes back."""
+    while True:
+        arq = ArqWorker(
+            cron_jobs=[cron(housekeeping, second=0)],
+            redis_settings=RedisSettings.from_dsn(settings.redis_url),
+            handle_signals=False,
+            ctx={"gateway": gateway},
+            job_serializer=lambda job: json.dumps(job).encode(),
+            job_deserializer=json.loads,
+            keep_result=0,
+        )
+        try:
+            await arq.async_run()
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.warning("arq lost Redis; starting it again", error=type(error).__name__)
+            await asyncio.sleep(_PAUSE_AFTER_ERROR)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def main() -> None:
+    """`metagov worker`."""
+    settings = load_settings()
+    configure_logging(settings)
+    asyncio.run(run_worker(settings))

@@ -1,0 +1,195 @@
+"""The plugin object: one platform (or tool) enabled for one community, for the length of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Generic, Literal, Protocol
+
+import httpx
+from typing_extensions import TypeVar
+
+from metagov_sdk.events import Event, Initiator
+from metagov_sdk.models import Config, NoSettings, NoState, Settings, State
+from metagov_sdk.process import Signal
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+StateT = TypeVar("StateT", bound=State, default=NoState)
+SettingsT = TypeVar("SettingsT", bound=Settings, default=NoSettings)
+
+AuthType = Literal["none", "api_key", "oauth"]
+
+
+class Log(Protocol):
+    """The structured logger a plugin is given: an event name in plain words, then fields. Never pass a secret."""
+
+    def debug(self, event: str, **fields: object) -> object: ...
+    def info(self, event: str, **fields: object) -> object: ...
+    def warning(self, event: str, **fields: object) -> object: ...
+    def error(self, event: str, **fields: object) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedEvent:
+    """An event on its way out of a call."""
+
+    event: Event
+    initiator: Initiator | None
+    key: str | None
+    at: datetime | None
+
+
+@dataclass(slots=True)
+class Emitted:
+    """What a call asked to happen in the database; committed as one with the work that called it, or not at all."""
+
+    events: list[EmittedEvent] = field(default_factory=list)
+    signals: list[Signal] = field(default_factory=list)
+    changes: list[Callable[[Any], Any]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.signals or self.changes)
+
+    def clear(self) -> None:
+        """Forget what has been committed (between a poll's checkpoints)."""
+        self.events.clear()
+        self.signals.clear()
+        self.changes.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[ConfigT, StateT, SettingsT]):
+    """What the gateway hands a plugin object for one call."""
+
+    instance_id: str
+    community: str
+    community_platform_id: str | None
+    config: ConfigT
+    state: StateT
+    settings: SettingsT
+    now: datetime
+    idempotency_key: str
+    log: Log
+    connect: Callable[[], httpx.AsyncClient]
+    hook_url: str
+    may_emit: bool = True
+
+
+class Plugin(Generic[ConfigT, StateT, SettingsT]):
+    """Subclass it: `class Slack(Plugin[SlackConfig, SlackState, SlackSettings])`, with a docstring that describes it.
+
+    A fresh object serves each call, so instance attributes never leak from one community to another. What should outlive
+    the call is said with `self.change` and `self.emit`; the gateway commits it when the call succeeds.
+    """
+
+    name: ClassVar[str]
+    auth_type: ClassVar[AuthType] = "none"
+
+    def __init__(self, call: Call[ConfigT, StateT, SettingsT]) -> None:
+        self._call = call
+        self._http: httpx.AsyncClient | None = None
+        self.emitted = Emitted()
+
+    @classmethod
+    def platform_id(cls, config: ConfigT) -> str | None:
+        """The community_platform_id a config names (a team, a guild, a server), or None. Pure."""
+        return None
+
+    @classmethod
+    def needs_binding(cls, config: ConfigT) -> bool:
+        """Whether `config` names a platform id without credentials of its own, leaning on the operator's. Pure.
+
+        Such an id has to be bound first, by an OAuth install or by the operator: otherwise anybody could name anybody's.
+        """
+        return False
+
+    @classmethod
+    def base_url(cls, config: ConfigT, settings: SettingsT) -> str:
+        """What relative URLs of `self.http` start from. Pure."""
+        return ""
+
+    async def setup(self, old_config: ConfigT | None = None) -> None:
+        """Prepare the platform when the instance is enabled or its config changed. I/O; repeated after a crash."""
+
+    async def teardown(self) -> None:
+        """Undo `setup` when the instance is disabled. I/O; repeated after a crash."""
+
+    @property
+    def config(self) -> ConfigT:
+        """What the driver set."""
+        return self._call.config
+
+    @property
+    def state(self) -> StateT:
+        """The instance's state as it was when the call began; frozen."""
+        return self._call.state
+
+    @property
+    def settings(self) -> SettingsT:
+        """What the operator set."""
+        return self._call.settings
+
+    @property
+    def community(self) -> str:
+        """The community's slug."""
+        return self._call.community
+
+    @property
+    def community_platform_id(self) -> str | None:
+        """The platform's id of the community (team, guild, installation)."""
+        return self._call.community_platform_id
+
+    @property
+    def now(self) -> datetime:
+        """The database's time at the start of the call (UTC)."""
+        return self._call.now
+
+    @property
+    def idempotency_key(self) -> str:
+        """Equal for every attempt of one call: pass it on to platforms that deduplicate by such a key."""
+        return self._call.idempotency_key
+
+    @property
+    def hook_url(self) -> str:
+        """The public URL of this instance's hook."""
+        return self._call.hook_url
+
+    @property
+    def log(self) -> Log:
+        """A logger that already names the community, the plugin and the instance."""
+        return self._call.log
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """The HTTP client for the platform: guarded, with time-outs. Its connections are shared between calls; do not close it."""
+        if self._http is None:
+            self._http = self._call.connect()
+            self._http.base_url = self.base_url(self.config, self.settings)
+        return self._http
+
+    def emit(
+        self,
+        what: Event | Signal,
+        *,
+        initiator: Initiator | None = None,
+        key: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Say that something happened (an Event) or pass something to a process (a Signal).
+
+        initiator  who caused the event; key  unique per instance, a repeat is dropped; at  when it happened on the platform.
+        Raises RuntimeError in an unsigned hook: what anybody can post must not become news.
+        """
+        if not self._call.may_emit:
+            raise RuntimeError("an unsigned hook may only wake; it can emit nothing")
+        if isinstance(what, Signal):
+            self.emitted.signals.append(what)
+        else:
+            self.emitted.events.append(EmittedEvent(what, initiator, key, at))
+
+    def change(self, edit: Callable[[StateT], StateT]) -> None:
+        """Have the state changed by a pure function. Concurrent calls' changes are applied one after the other, none is lost."""
+        if not self._call.may_emit:
+            raise RuntimeError("an unsigned hook may only wake; it can change nothing")
+        self.emitted.changes.append(edit)

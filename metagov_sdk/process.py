@@ -1,0 +1,162 @@
+"""Governance processes: a pure fold over signals, with I/O only at the edges.
+
+    start(params) ──I/O──▶ Pending(state) ──on_signal / close, pure──▶ … ──▶ Completed(outcome) | Failed(errors)
+                                  └── render(state, status), I/O, after commit, level-triggered
+
+The gateway keeps the state, the mailbox and the clock. It may call `on_signal` and `close` again with the same input
+(after a crash, or to replay history), so they must return the same step for it: no I/O, no clock, no fresh randomness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
+
+from pydantic import JsonValue
+from typing_extensions import TypeVar
+
+from metagov_sdk.models import Model, State
+
+if TYPE_CHECKING:
+    from metagov_sdk.plugin import Plugin
+
+CloseReason = Literal["driver", "deadline", "disabled", "deleted"]
+"""Why a process is closed: the driver asked, `closing_at` came, the instance stayed disabled, or it was deleted."""
+
+Status = Literal["pending", "completed"]
+
+ParamsT = TypeVar("ParamsT", bound=Model)
+StateT = TypeVar("StateT", bound=State)
+OutcomeT = TypeVar("OutcomeT", bound=Model)
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """An external effect to perform after the step is committed: `method` of the process, with JSON `args`.
+
+    Runs at least once, with the same `idempotency_key` each time; not at all once `expires` has passed.
+    """
+
+    method: str
+    args: dict[str, JsonValue] = field(default_factory=dict)
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending(Generic[StateT, OutcomeT]):
+    """The process goes on.
+
+    state       what the next step starts from.
+    outcome     the running result shown to drivers (None: as it was).
+    url, key    where people see it on the platform, and the platform's id that signals are addressed by; given by `start`.
+    closing_at  when the gateway calls `close(state, "deadline")`; None leaves it as it was.
+    wake_at     when `on_signal` gets a signal of kind "wake"; None: no such timer.
+    then        effects to perform once this step is committed.
+    """
+
+    state: StateT
+    outcome: OutcomeT | None = None
+    url: str | None = None
+    key: str | None = None
+    closing_at: datetime | None = None
+    wake_at: datetime | None = None
+    then: tuple[Do, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed(Generic[OutcomeT]):
+    """The process has ended with its one outcome."""
+
+    outcome: OutcomeT
+    then: tuple[Do, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The process has ended without an outcome; `errors` maps a short name to plain words."""
+
+    errors: dict[str, str]
+
+
+Step = Pending[StateT, OutcomeT] | Completed[OutcomeT] | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something for a process, addressed by the process's name and platform key; sent with `self.emit(...)`."""
+
+    process: str
+    key: str
+    kind: str
+    data: dict[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A signal as it stands in the mailbox. `position` orders signals; the last writer is the highest position.
+
+    `at` is the database's time at which it was stored (for a webhook: at which the webhook was).
+    """
+
+    kind: str
+    data: dict[str, Any]
+    position: int
+    at: datetime
+
+
+class Process(Generic[ParamsT, StateT, OutcomeT]):
+    """A kind of governance process. Subclass it, list it in the manifest.
+
+    The object is fresh for each call; `self.plugin` is the bound plugin (config, http, log), `self.id` the process's id,
+    `self.now` the database's time, `self.idempotency_key` is the same for every attempt of one call.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    closable: ClassVar[bool] = True
+    """Whether a driver may close it early (DELETE); if not it answers 405."""
+    render_every: ClassVar[timedelta] = timedelta(seconds=1)
+    """At most one `render` per this time."""
+    observe_every: ClassVar[timedelta | None] = None
+    """How often `observe` polls the platform; None: only when a hook wakes it, and once before the deadline."""
+
+    def __init__(self, plugin: Plugin[Any, Any, Any], *, id: str, now: datetime, idempotency_key: str) -> None:
+        self.plugin = plugin
+        self.id = id
+        self.now = now
+        self.idempotency_key = idempotency_key
+
+    async def start(self, params: ParamsT) -> Step[StateT, OutcomeT]:
+        """Open the process on the platform. I/O. `self.id` may go into the platform's own object."""
+        raise NotImplementedError(f"{type(self).__name__} must define start")
+
+    async def find_started(self, params: ParamsT) -> Step[StateT, OutcomeT] | None:
+        """Look for what an earlier `start`, whose answer was lost, made on the platform. I/O.
+
+        None: it made nothing, start again. A process that leaves this undefined fails as `start_unknown` instead, because
+        starting blindly could open the same vote twice.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def on_signal(cls, state: StateT, signal: Received) -> Step[StateT, OutcomeT]:
+        """The next step after a signal. Pure."""
+        return Pending(state)
+
+    @classmethod
+    def close(cls, state: StateT, why: CloseReason) -> Completed[OutcomeT] | Failed:
+        """The last step. Pure."""
+        raise NotImplementedError(f"{cls.__name__} must define close")
+
+    async def render(self, state: StateT, status: Status) -> None:
+        """Show the newest state on the platform. I/O; retried; never holds up an outcome."""
+
+    async def observe(self, state: StateT, final: bool) -> Signal | None:
+        """Ask the platform how things stand; the answer enters the mailbox. I/O."""
+        return None
+
+    @classmethod
+    def upgrade(cls, old: dict[str, Any], from_version: int) -> dict[str, Any]:
+        """Pure: a stored state of `from_version` in the shape of `version`. Raise ValueError if it cannot be."""
+        raise ValueError(f"{cls.__name__} cannot read version {from_version}: it defines no upgrade")
