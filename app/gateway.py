@@ -94,6 +94,5 @@ def connect_redis(settings: Settings, *, listening: bool = False) -> Redis:
         settings.redis_url,
         socket_timeout=None if listening else _REDIS_TIMEOUT,
         socket_connect_timeout=_REDIS_TIMEOUT,
-        socket_keepalive=True,
     )
     return redis

@@ -1,4 +1,4 @@
-"""What plugin authors import: `from metagov_sdk import Plugin, action, …`. Nothing here knows of the gateway's insides."""
+"""What plugin authors import: `from metagov_sdk import Plugin, action, …`. It knows nothing of the gateway itself."""
 
 from metagov_sdk.actions import ActionSpec, action
 from metagov_sdk.errors import ManifestError, PluginError, Rejected, Retry, Unauthorized

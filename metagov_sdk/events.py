@@ -35,7 +35,7 @@ class Event(Model):
 
 
 class OpenEvent(Event):
-    """A family of events whose types the platform keeps adding to (GitHub's webhooks); `data` is the platform's own body."""
+    """A family of events whose types the platform keeps adding to (GitHub's webhooks); `data` is its own body."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -79,8 +79,8 @@ class Call(Generic[ConfigT, StateT, SettingsT]):
 class Plugin(Generic[ConfigT, StateT, SettingsT]):
     """Subclass it: `class Slack(Plugin[SlackConfig, SlackState, SlackSettings])`, with a docstring that describes it.
 
-    A fresh object serves each call, so instance attributes never leak from one community to another. What should outlive
-    the call is said with `self.change` and `self.emit`; the gateway commits it when the call succeeds.
+    A fresh object serves each call, so instance attributes never leak from one community to another. What should
+    outlive the call is said with `self.change` and `self.emit`; the gateway commits it when the call succeeds.
     """
 
     name: ClassVar[str]
@@ -100,7 +100,8 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
     def needs_binding(cls, config: ConfigT) -> bool:
         """Whether `config` names a platform id without credentials of its own, leaning on the operator's. Pure.
 
-        Such an id has to be bound first, by an OAuth install or by the operator: otherwise anybody could name anybody's.
+        Such an id has to be bound first, by an OAuth install or by the operator: otherwise anybody could name
+        anybody's.
         """
         return False
 
@@ -162,7 +163,7 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """The HTTP client for the platform: guarded, with time-outs. Its connections are shared between calls; do not close it."""
+        """The HTTP client for the platform: guarded, with time-outs. Calls share its connections; do not close it."""
         if self._http is None:
             self._http = self._call.connect()
             self._http.base_url = self.base_url(self.config, self.settings)
@@ -178,7 +179,10 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
     ) -> None:
         """Say that something happened (an Event) or pass something to a process (a Signal).
 
-        initiator  who caused the event; key  unique per instance, a repeat is dropped; at  when it happened on the platform.
+        initiator  who caused the event.
+        key        unique per instance, a repeat is dropped.
+        at         when it happened on the platform.
+
         Raises RuntimeError in an unsigned hook: what anybody can post must not become news.
         """
         if not self._call.may_emit:
@@ -189,7 +193,7 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
             self.emitted.events.append(EmittedEvent(what, initiator, key, at))
 
     def change(self, edit: Callable[[StateT], StateT]) -> None:
-        """Have the state changed by a pure function. Concurrent calls' changes are applied one after the other, none is lost."""
+        """Have the state changed by a pure function. Concurrent calls' changes are applied in turn, none is lost."""
         if not self._call.may_emit:
             raise RuntimeError("an unsigned hook may only wake; it can change nothing")
         self.emitted.changes.append(edit)

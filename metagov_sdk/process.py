@@ -49,7 +49,8 @@ class Pending(Generic[StateT, OutcomeT]):
 
     state       what the next step starts from.
     outcome     the running result shown to drivers (None: as it was).
-    url, key    where people see it on the platform, and the platform's id that signals are addressed by; given by `start`.
+    url         where people see it on the platform; given by `start`.
+    key         the platform's id that signals are addressed by; given by `start`.
     closing_at  when the gateway calls `close(state, "deadline")`; None leaves it as it was.
     wake_at     when `on_signal` gets a signal of kind "wake"; None: no such timer.
     then        effects to perform once this step is committed.
@@ -108,8 +109,8 @@ class Received:
 class Process(Generic[ParamsT, StateT, OutcomeT]):
     """A kind of governance process. Subclass it, list it in the manifest.
 
-    The object is fresh for each call; `self.plugin` is the bound plugin (config, http, log), `self.id` the process's id,
-    `self.now` the database's time, `self.idempotency_key` is the same for every attempt of one call.
+    The object is fresh for each call; `self.plugin` is the bound plugin (config, http, log), `self.id` the process's
+    id, `self.now` the database's time, `self.idempotency_key` is the same for every attempt of one call.
     """
 
     name: ClassVar[str]
@@ -134,8 +135,8 @@ class Process(Generic[ParamsT, StateT, OutcomeT]):
     async def find_started(self, params: ParamsT) -> Step[StateT, OutcomeT] | None:
         """Look for what an earlier `start`, whose answer was lost, made on the platform. I/O.
 
-        None: it made nothing, start again. A process that leaves this undefined fails as `start_unknown` instead, because
-        starting blindly could open the same vote twice.
+        None: it made nothing, start again. A process that leaves this undefined fails as `start_unknown` instead,
+        because starting blindly could open the same vote twice.
         """
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from metagov_sdk.verify import Unsigned, Verifier
 
 @dataclass(frozen=True, slots=True)
 class HookRequest:
-    """A webhook as it came in: the raw body, the headers in order, and the hook's slug ("" for the plugin's only hook)."""
+    """A webhook as it came in: the raw body, the headers in order, and the hook's slug ("" for the only hook)."""
 
     body: bytes
     headers: Headers = field(default_factory=lambda: Headers(()))
@@ -75,7 +75,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """A hint from an unsigned hook: look again at this poll, or at this process. It carries no data, so it can forge none."""
+    """A hint from an unsigned hook: look again at this poll, or this process. It carries no data, so it forges none."""
 
     poll: str | None = None
     process: str | None = None

@@ -109,7 +109,8 @@ async def gateway(app: FastAPI) -> AsyncIterator[Gateway]:
     gateway: Gateway = app.state.gateway
     probe.LOG.clear()
     probe.BEHAVIOUR.clear()
-    app.state.gateway.targets._cache.clear()
+    gateway.targets.clear()
+    app.state.public_calls.clear()
     yield gateway
     probe.BEHAVIOUR.clear()
     await empty(gateway.db.pool)

@@ -71,13 +71,18 @@ async def add_key(session: AsyncSession, driver_id: str, key: str = "") -> str:
     key = key or new_api_key()
     added = await session.execute(
         insert(ApiKey)
-        .values(id=new_id("key"), driver_id=driver_id, hash=hash_api_key(key), hint=key[:_HINT_LENGTH])
+        .values(id=new_id("key"), driver_id=driver_id, hash=hash_api_key(key), hint=_hint(key))
         .on_conflict_do_nothing(index_elements=["hash"])
         .returning(ApiKey.id)
     )
     if added.scalar() is None:
         raise Conflict("this API key is in use already; keys are never shared or reused")
     return key
+
+
+def _hint(key: str) -> str:
+    """A key's first characters; of a short one (the operator's own choice) only a few, for it is stored in clear."""
+    return key[: min(_HINT_LENGTH, len(key) // 4)]
 
 
 async def list_keys(session: AsyncSession, driver_id: str) -> Sequence[ApiKey]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import httpx
@@ -27,6 +26,9 @@ from app.core.settings import load_settings
 _DRIVER = "dev"
 _LEDGER = "dev.json"
 _STOP_SECONDS = 1.5
+
+Ledger = dict[str, str]
+"""secret_keys, api_key, signing_secret, url: kept in the data dir."""
 
 
 @click.command()
@@ -63,8 +65,9 @@ def _run(host: str, port: int, data_dir: Path, api_key: str, *, reset: bool) -> 
             os.environ["METAGOV_DATABASE_URL" if isinstance(server, Postgres) else "METAGOV_REDIS_URL"] = server.url
         _set_defaults(host, port, ledger)
         run_migrations()
-        signing_secret = asyncio.run(_ensure_driver(ledger["api_key"]))
         url = f"http://{host}:{port}"
+        ledger |= {"signing_secret": asyncio.run(_ensure_driver(ledger["api_key"])), "url": url}
+        _keep(data_dir, ledger)
         return asyncio.run(
             run(
                 [
@@ -72,7 +75,7 @@ def _run(host: str, port: int, data_dir: Path, api_key: str, *, reset: bool) -> 
                     Command("worker", [sys.executable, "-m", "app.cli", "worker"]),
                 ],
                 ready=lambda: _is_ready(url),
-                on_ready=lambda: _welcome(url, ledger["api_key"], signing_secret, data_dir),
+                on_ready=lambda: _welcome(ledger, data_dir),
                 upkeep=lambda: _revive(servers),
             )
         )
@@ -92,32 +95,34 @@ def _empty(data_dir: Path) -> None:
     (data_dir / _LEDGER).unlink(missing_ok=True)
 
 
-def _ledger(data_dir: Path, api_key: str) -> dict[str, Any]:
-    """The secrets of this data dir, made once. The file is its owner's alone."""
+def _ledger(data_dir: Path, api_key: str) -> Ledger:
+    """The secrets of this data dir, made once."""
     path = data_dir / _LEDGER
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    wanted = {
-        "secret_keys": kept.get("secret_keys") or Fernet.generate_key().decode(),
-        "api_key": api_key or kept.get("api_key") or new_api_key(),
-    }
-    if wanted != kept:
-        fresh = path.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(json.dumps(wanted, indent=2) + "\n")
-        fresh.replace(path)
-    return wanted
+    kept: Ledger = json.loads(path.read_text()) if path.exists() else {}
+    kept["secret_keys"] = kept.get("secret_keys") or Fernet.generate_key().decode()
+    kept["api_key"] = api_key or kept.get("api_key") or new_api_key()
+    _keep(data_dir, kept)
+    return kept
+
+
+def _keep(data_dir: Path, ledger: Ledger) -> None:
+    """Write the ledger, whole or not at all. The file is its owner's alone; examples and `metagov seed` read it."""
+    fresh = data_dir / f"{_LEDGER}.new"
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(ledger, indent=2) + "\n")
+    fresh.replace(data_dir / _LEDGER)
 
 
 def _load_dotenv() -> None:
     """Variables from `.env`, for this command only; what is set already wins."""
-    from dotenv import dotenv_values  # noqa: PLC0415 -- comes with pydantic-settings
+    from dotenv import dotenv_values
 
     for name, value in dotenv_values(".env").items():
         if name.startswith("METAGOV_") and value is not None:
             os.environ.setdefault(name, value)
 
 
-def _set_defaults(host: str, port: int, ledger: dict[str, Any]) -> None:
+def _set_defaults(host: str, port: int, ledger: Ledger) -> None:
     loopback = host in ("127.0.0.1", "localhost", "::1")
     defaults = {
         "METAGOV_SECRET_KEYS": ledger["secret_keys"],
@@ -133,8 +138,8 @@ def _set_defaults(host: str, port: int, ledger: dict[str, Any]) -> None:
 
 async def _ensure_driver(api_key: str) -> str:
     """The dev driver with this key, made when missing; returns its signing secret."""
-    from app.accounts import service  # noqa: PLC0415 -- needs the settings of `_set_defaults`
-    from app.core.errors import NotFound  # noqa: PLC0415
+    from app.accounts import service
+    from app.core.errors import NotFound
 
     settings = load_settings()
     vault = Vault(settings.fernet_keys)
@@ -162,12 +167,13 @@ def _revive(servers: list[EmbeddedServer]) -> None:
         click.secho(f"{name} ended and was started again", fg="yellow", err=True)
 
 
-def _welcome(url: str, api_key: str, signing_secret: str, data_dir: Path) -> None:
+def _welcome(ledger: Ledger, data_dir: Path) -> None:
+    url, api_key = ledger["url"], ledger["api_key"]
     console = Console(highlight=False, soft_wrap=True)
     facts = (
         f"[bold]URL[/]             {url}     docs at {url}/docs\n"
         f"[bold]API key[/]         {api_key}\n"
-        f"[bold]Signing secret[/]  {signing_secret}\n"
+        f"[bold]Signing secret[/]  {ledger['signing_secret']}\n"
         f"[bold]Data[/]            {data_dir}"
     )
     console.print(Panel(facts, title="Metagov Gateway is ready", border_style="green", expand=False))

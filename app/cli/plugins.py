@@ -47,7 +47,7 @@ def plugin() -> None:
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), help="Default: metagov-plugin-NAME.")
 def new(name: str, directory: Path | None) -> None:
     """Write a new plugin package called NAME, with tests that pass."""
-    from metagov_sdk.scaffold import write_plugin  # noqa: PLC0415 -- only this command needs it
+    from metagov_sdk.scaffold import write_plugin
 
     target = directory or Path(f"metagov-plugin-{name}")
     try:
@@ -62,7 +62,7 @@ def new(name: str, directory: Path | None) -> None:
 @click.command()
 def openapi() -> None:
     """Print the OpenAPI document."""
-    from app.main import create_app  # noqa: PLC0415 -- loads the whole API
+    from app.main import create_app
 
     api = create_app(Settings(secret_keys=_any_key(), log_level="error"))
     json.dump(api.openapi(), sys.stdout, indent=2)
@@ -71,6 +71,6 @@ def openapi() -> None:
 
 def _any_key() -> str:
     """The document needs no secrets, creating the app does."""
-    from cryptography.fernet import Fernet  # noqa: PLC0415
+    from cryptography.fernet import Fernet
 
     return Fernet.generate_key().decode()

@@ -15,7 +15,7 @@ from app.core.settings import load_settings
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="API processes.")
 def serve(host: str, port: int, workers: int) -> None:
     """Run the API on the Postgres and Redis that METAGOV_DATABASE_URL and METAGOV_REDIS_URL name."""
-    import uvicorn  # noqa: PLC0415 -- only this command needs it
+    import uvicorn
 
     require_settings()
     uvicorn.run(
@@ -35,7 +35,7 @@ def serve(host: str, port: int, workers: int) -> None:
 def worker() -> None:
     """Run a worker: webhooks' handlers, deliveries, processes, polls, schedules."""
     require_settings()
-    from app.worker import main  # noqa: PLC0415 -- loads all that a worker is made of
+    from app.worker import main
 
     main()
 
@@ -50,8 +50,8 @@ def migrate() -> None:
 
 def run_migrations() -> None:
     """Apply every migration that is missing to the database of METAGOV_DATABASE_URL."""
-    from alembic import command  # noqa: PLC0415 -- slow to import, seldom needed
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))

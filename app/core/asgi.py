@@ -15,7 +15,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.db import is_away
-from app.core.errors import PROBLEM_JSON, BadRequest, Invalid, Problem, TooLarge, Unavailable, pointer
+from app.core.errors import PROBLEM_JSON, BadRequest, Invalid, Problem, TooLarge, Unavailable, WrongType, pointer
 from app.core.ids import new_id
 from app.core.metrics import REQUEST_SECONDS, REQUESTS
 
@@ -23,6 +23,7 @@ MAX_JSON_BYTES = 1024 * 1024
 MAX_JSON_DEPTH = 100
 HOOKS_PREFIX = "/api/hooks/"
 
+_JSON_TYPE = re.compile(rb"\s*application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[\x00]|[0-9]{19}|[eE][+]?[0-9]{3}|NaN|Infinity")
@@ -96,8 +97,13 @@ class GuardInput:
         try:
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 raise Invalid("the URL contains a NUL character")
+            for name, value in scope["headers"]:
+                if b"\0" in value:
+                    raise Invalid(f"the header {name.decode('latin-1')} contains a NUL character")
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
                 body = await read_body(scope, receive, MAX_JSON_BYTES, "a JSON body may be at most 1 MiB")
+                if body:
+                    scope = _as_json(scope)
                 check_json(body)
                 receive = _replay(body, receive)
         except Problem as problem:
@@ -136,6 +142,20 @@ async def read_body(
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _as_json(scope: Scope) -> Scope:
+    """The request, its body declared as JSON where it is not declared at all. Raises WrongType for another type.
+
+    A type that says otherwise is refused, because a page in a browser may send that to any site, with the user's
+    Basic credentials.
+    """
+    declared = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if not declared:
+        return {**scope, "headers": [*scope["headers"], (b"content-type", b"application/json")]}
+    if not _JSON_TYPE.match(declared):
+        raise WrongType("send the body as JSON, with the header Content-Type: application/json")
+    return scope
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
     given = False
 
@@ -159,15 +179,19 @@ def check_json(body: bytes) -> None:
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _depth(body) > MAX_JSON_DEPTH:
         raise BadRequest(f"the body nests deeper than {MAX_JSON_DEPTH} levels")
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        # Decoded strictly and as UTF-8 only: json.loads on bytes also takes UTF-16, and surrogates spelled in UTF-8.
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest("the body is not JSON") from error
+    except ValueError as error:
+        # Python reads integers of up to 4,300 digits.
+        raise Invalid("the body holds an integer that does not fit 64 bits; send it as a string") from error
     if _SUSPECT.search(body):
         _walk(value, ())
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise BadRequest(f"the body is not JSON: it holds {name}")
 
 
 def _depth(body: bytes) -> int:

@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import TypeAlias
 
 import asyncpg
-from asyncpg.exceptions import PostgresError
 from sqlalchemy import DateTime, MetaData, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import UserDefinedType
@@ -24,6 +24,7 @@ from app.core.settings import Settings
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _CONNECT_TIMEOUT = 3.0
+_POOL_TIMEOUT = 20.0
 _SERVER_SETTINGS = {
     "application_name": "metagov",
     "timezone": "UTC",
@@ -84,8 +85,10 @@ class Database:
             async_creator=self._connect,
             pool_size=self._size,
             max_overflow=0,
-            pool_timeout=5,
+            pool_timeout=_POOL_TIMEOUT,
             pool_pre_ping=True,
+            # Parameters are configs and payloads: what an error says of them would end in the log.
+            hide_parameters=True,
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
@@ -135,10 +138,17 @@ def plain_dsn(url: str) -> str:
 
 def is_away(error: BaseException) -> bool:
     """True when `error` says that the database could not be reached (and not that a statement was wrong)."""
+    if isinstance(error, PoolTimeout):
+        return True
     if isinstance(error, DBAPIError):
         cause = error.orig.__cause__ if error.orig is not None else None
-        return error.connection_invalidated or isinstance(error, InterfaceError) or isinstance(cause, _AWAY)
-    return isinstance(error, _AWAY) and (isinstance(error, asyncpg.InterfaceError | PostgresError | OSError))
+        return error.connection_invalidated or (_says_away(cause) if cause else isinstance(error, InterfaceError))
+    return _says_away(error)
+
+
+def _says_away(error: BaseException) -> bool:
+    # asyncpg's word for a parameter it cannot encode is an InterfaceError too, and a ValueError besides.
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError)
 
 
 async def current_time(session: AsyncSession) -> datetime:

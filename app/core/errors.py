@@ -8,6 +8,7 @@ Problem
 ├── NotAllowed       405
 ├── Conflict         409
 ├── TooLarge         413
+├── WrongType        415  the body is declared as something else than JSON
 ├── Invalid          422  readable, but not acceptable; carries JSON pointers
 ├── TooMany          429
 ├── Upstream         502  the platform refused
@@ -97,6 +98,10 @@ class Conflict(Problem):
 
 class TooLarge(Problem):
     status = 413
+
+
+class WrongType(Problem):
+    status = 415
 
 
 class Invalid(Problem):

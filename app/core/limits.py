@@ -24,6 +24,10 @@ class TokenBuckets:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def clear(self) -> None:
+        """Forget every key: all start with a full bucket."""
+        self._buckets.clear()
+
     def take(self, key: str) -> None:
         """Take one token. Raises TooMany with Retry-After when there is none."""
         if not self.try_take(key):

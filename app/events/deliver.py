@@ -23,6 +23,7 @@ from app.core.egress import EgressRefused, read_capped
 from app.core.ids import new_id
 from app.core.metrics import DELIVERIES
 from app.events.models import Attempt, Delivery, Endpoint, EventRow
+from app.events.schemas import envelope
 
 BATCH = 100
 LEASE = timedelta(seconds=30)
@@ -135,16 +136,16 @@ def payload(item: Outgoing) -> tuple[str, bytes]:
     if item.endpoint.kind == "callback":
         return item.delivery.id, _dump(event.data)
     return event.id, _dump(
-        {
-            "id": event.id,
-            "community": event.community,
-            "instance": event.instance_id,
-            "source": event.source,
-            "event_type": event.event_type,
-            "timestamp": event.timestamp.isoformat().replace("+00:00", "Z"),
-            "data": event.data,
-            "initiator": event.initiator,
-        }
+        envelope(
+            id=event.id,
+            community=event.community,
+            instance=event.instance_id,
+            source=event.source,
+            event_type=event.event_type,
+            timestamp=event.timestamp,
+            data=event.data,
+            initiator=event.initiator,
+        )
     )
 
 

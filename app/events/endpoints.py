@@ -52,12 +52,12 @@ async def page(
     session: AsyncSession, driver_id: str, after: str | None, limit: int
 ) -> tuple[Sequence[Endpoint], str | None]:
     """A page of the driver's endpoints, oldest first."""
-    position = decode_cursor(after, (str,))
+    position = decode_cursor(after, (str,), of="endpoints")
     query = select(Endpoint).where(Endpoint.driver_id == driver_id, Endpoint.kind == "endpoint")
     if position:
         query = query.where(Endpoint.id > position[0])
     rows, more = cut((await session.scalars(query.order_by(Endpoint.id).limit(limit + 1))).all(), limit)
-    return rows, encode_cursor([rows[-1].id]) if more else None
+    return rows, encode_cursor([rows[-1].id], of="endpoints") if more else None
 
 
 async def change(

@@ -13,6 +13,7 @@ import asyncpg
 
 from app.core.db import Pool
 from app.core.paging import bad_cursor, decode_cursor, encode_cursor
+from app.events.schemas import envelope
 
 _PAGE = """
 SELECT id, community, instance_id AS instance, source, event_type, timestamp, data::text AS data,
@@ -59,13 +60,13 @@ def _position(after: str | None) -> list[Any]:
 
 
 def _event(row: asyncpg.Record) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "community": row["community"],
-        "instance": row["instance"],
-        "source": row["source"],
-        "event_type": row["event_type"],
-        "timestamp": row["timestamp"],
-        "data": json.loads(row["data"]),
-        "initiator": None if row["initiator"] is None else json.loads(row["initiator"]),
-    }
+    return envelope(
+        id=row["id"],
+        community=row["community"],
+        instance=row["instance"],
+        source=row["source"],
+        event_type=row["event_type"],
+        timestamp=row["timestamp"],
+        data=json.loads(row["data"]),
+        initiator=None if row["initiator"] is None else json.loads(row["initiator"]),
+    )

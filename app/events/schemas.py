@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -36,6 +36,11 @@ class EventOut(Answer):
     timestamp: datetime
     data: dict[str, Any]
     initiator: InitiatorOut | None
+
+
+def envelope(*, timestamp: datetime, **fields: Any) -> dict[str, Any]:
+    """An event as drivers get it, pulled or posted: the fields of EventOut as JSON values."""
+    return {**fields, "timestamp": timestamp.astimezone(UTC).isoformat().replace("+00:00", "Z")}
 
 
 class EventsPage(Answer):

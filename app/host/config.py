@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pydantic import SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 
 from app.core.crypto import MASK
 from app.core.errors import Invalid
@@ -30,24 +30,26 @@ def secret_fields(config: type[Config]) -> frozenset[str]:
     return frozenset(name for name, field in config.model_fields.items() if _holds_secret(field.annotation))
 
 
-def _holds_secret(annotation: Any) -> bool:
-    return annotation in (SecretStr, SecretBytes) or any(_holds_secret(part) for part in typing.get_args(annotation))
+def _holds_secret(annotation: Any, above: tuple[type, ...] = ()) -> bool:
+    if not isinstance(annotation, type) or typing.get_origin(annotation) is not None:
+        return any(_holds_secret(part, above) for part in typing.get_args(annotation))
+    if issubclass(annotation, BaseModel) and annotation not in above:
+        fields = annotation.model_fields.values()
+        return any(_holds_secret(field.annotation, (*above, annotation)) for field in fields)
+    return issubclass(annotation, Secret | SecretStr | SecretBytes)
 
 
 def check_config(
     config: type[Config], sent: Mapping[str, Any], stored_secrets: Mapping[str, Any], path: tuple[str | int, ...]
 ) -> CheckedConfig:
-    """Validate what a driver sent. A secret sent back as its mask keeps the stored value.
+    """Validate what a driver sent. A secret sent back as its mask keeps the stored value, in a list the one at its place.
 
     Raises Invalid with JSON pointers below `path`.
     """
     secret = secret_fields(config)
     values = dict(sent)
     for name in secret & values.keys():
-        if name in stored_secrets and values[name] == mask(stored_secrets[name]):
-            values[name] = stored_secrets[name]
-        elif _contains_mask(values[name]):
-            raise Invalid.found([((*path, name), "is the mask of a secret that is not stored; send the secret itself")])
+        values[name] = _unmask(values[name], stored_secrets.get(name), (*path, name))
     try:
         value = config.model_validate(values)
     except ValidationError as error:
@@ -64,9 +66,26 @@ def masked(plain: Mapping[str, Any], secrets: Mapping[str, Any]) -> dict[str, An
 
 
 def mask(value: Any) -> Any:
-    """A secret's mask: a list of secrets becomes as many masks."""
-    return [mask(item) for item in value] if isinstance(value, list) else MASK
+    """A secret's mask: a list of secrets becomes as many masks, an object keeps its names."""
+    if isinstance(value, list):
+        return [mask(item) for item in value]
+    if isinstance(value, dict):
+        return {name: mask(item) for name, item in value.items()}
+    return MASK
 
 
-def _contains_mask(value: Any) -> bool:
-    return value == MASK or (isinstance(value, list) and any(_contains_mask(item) for item in value))
+def _unmask(sent: Any, stored: Any, path: tuple[str | int, ...]) -> Any:
+    """What was sent, with the stored value wherever its mask stands. Raises Invalid where nothing is stored."""
+    if isinstance(sent, list):
+        kept = stored if isinstance(stored, list) else []
+        return [
+            _unmask(item, kept[index] if index < len(kept) else None, (*path, index)) for index, item in enumerate(sent)
+        ]
+    if isinstance(sent, dict):
+        kept = stored if isinstance(stored, dict) else {}
+        return {name: _unmask(item, kept.get(name), (*path, name)) for name, item in sent.items()}
+    if sent != MASK:
+        return sent
+    if stored is None or isinstance(stored, list | dict):
+        raise Invalid.found([(path, "is the mask of a secret that is not stored; send the secret itself")])
+    return stored

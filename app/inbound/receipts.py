@@ -41,9 +41,10 @@ async def page(
     limit: int,
 ) -> tuple[list[ReceiptOut], str | None]:
     """A page of a community's receipts, newest first."""
-    position = decode_cursor(after, (str,)) or [_LAST]
+    position = decode_cursor(after, (str,), of="receipts") or [_LAST]
     rows, more = cut(await pool.fetch(_PAGE, community_id, position[0], plugin, status, limit + 1), limit)
-    return [_wire(host, row) for row in rows], encode_cursor([rows[-1]["id"]]) if more else None
+    cursor = encode_cursor([rows[-1]["id"]], of="receipts") if more else None
+    return [_wire(host, row) for row in rows], cursor
 
 
 async def find(pool: Pool, host: Host, driver_id: str, receipt_id: str) -> ReceiptOut:

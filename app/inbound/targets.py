@@ -72,6 +72,10 @@ class Targets:
         """Drop what is cached for an address: it is known to be out of date."""
         self._cache.pop((address.community or "", address.plugin), None)
 
+    def clear(self) -> None:
+        """Drop everything that is cached."""
+        self._cache.clear()
+
     async def verified(self, address: Address, hook: WebhookSpec, request: HookRequest) -> list[InstanceData]:
         """The instances that a genuine webhook is for. Raises Unauthenticated, NotFound or Conflict."""
         if isinstance(hook.verify, Unsigned):

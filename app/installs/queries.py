@@ -48,23 +48,23 @@ async def page_communities(
     pool: Pool, host: Host, vault: Vault, driver_id: str, after: str | None, limit: int
 ) -> tuple[list[CommunityOut], str | None]:
     """A page of a driver's communities, by slug."""
-    position = decode_cursor(after, (str,)) or [""]
+    position = decode_cursor(after, (str,), of="communities") or [""]
     grouped: dict[str, list[asyncpg.Record]] = {}
     for row in await pool.fetch(_COMMUNITIES, driver_id, position[0], limit + 1):
         grouped.setdefault(row["slug"], []).append(row)
     slugs = list(grouped)
     page = [_community(host, vault, slug, grouped[slug][0]["readable_name"], grouped[slug]) for slug in slugs[:limit]]
-    return page, encode_cursor([slugs[limit - 1]]) if len(slugs) > limit else None
+    return page, encode_cursor([slugs[limit - 1]], of="communities") if len(slugs) > limit else None
 
 
 async def page_instances(
     pool: Pool, host: Host, vault: Vault, community: CommunityRef, after: str | None, limit: int
 ) -> tuple[list[InstanceOut], str | None]:
     """A page of a community's instances."""
-    position = decode_cursor(after, (str,)) or [""]
+    position = decode_cursor(after, (str,), of="plugins") or [""]
     rows = await pool.fetch(_INSTANCES, community.id, position[0], limit + 1)
     page = [_instance(host, vault, community.slug, row) for row in rows[:limit]]
-    return page, encode_cursor([page[-1].id]) if len(rows) > limit else None
+    return page, encode_cursor([page[-1].id], of="plugins") if len(rows) > limit else None
 
 
 async def read_instance(

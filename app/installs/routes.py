@@ -28,6 +28,11 @@ from app.runtime.schemas import PlatformId
 
 router = APIRouter(prefix="/api/internal", tags=["communities"])
 
+_SETS_UP: dict[int | str, dict[str, Any]] = {
+    409: {"description": "Not clear which instance is meant, or the platform refuses its credentials."},
+    502: {"description": "The platform refused the setup."},
+}
+
 PluginName = Annotated[str, Path(max_length=64, description="The plugin's name.")]
 InstanceId = Annotated[str, Path(max_length=64)]
 
@@ -35,7 +40,11 @@ InstanceId = Annotated[str, Path(max_length=64)]
 @router.put(
     "/community/{slug}",
     operation_id="put_community",
-    responses={201: {"model": CommunityOut, "description": "Created"}},
+    responses={
+        **_SETS_UP,
+        201: {"model": CommunityOut, "description": "Created"},
+        409: {"description": "The slug is another driver's, or it is not clear which instance is meant."},
+    },
 )
 async def put_community(
     request: Request, response: Response, driver_id: DriverId, slug: Slug, wanted: CommunityIn
@@ -47,7 +56,12 @@ async def put_community(
     return await _put(request, response, driver_id, slug, wanted)
 
 
-@router.post("/community", operation_id="create_community", status_code=status.HTTP_201_CREATED)
+@router.post(
+    "/community",
+    operation_id="create_community",
+    status_code=status.HTTP_201_CREATED,
+    responses={**_SETS_UP, 409: {"description": "The slug is another driver's."}},
+)
 async def create_community(
     request: Request, response: Response, driver_id: DriverId, wanted: CommunityIn
 ) -> CommunityOut:
@@ -134,7 +148,7 @@ async def list_instances(
     "/plugin/{plugin}",
     operation_id="enable_plugin",
     status_code=status.HTTP_201_CREATED,
-    responses={200: {"model": InstanceOut, "description": "Updated in place"}},
+    responses={**_SETS_UP, 200: {"model": InstanceOut, "description": "Updated in place"}},
 )
 async def enable_plugin(
     request: Request,
@@ -162,7 +176,7 @@ async def get_instance(
     return await queries.read_instance(use.db.pool, use.host, use.vault, caller[1], plugin, instance_id)
 
 
-@router.patch("/plugin/{plugin}/{instance_id}", operation_id="update_instance")
+@router.patch("/plugin/{plugin}/{instance_id}", operation_id="update_instance", responses=_SETS_UP)
 async def update_instance(
     request: Request, caller: HeaderCommunity, plugin: PluginName, instance_id: InstanceId, patch: InstancePatch
 ) -> InstanceOut:

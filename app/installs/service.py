@@ -182,6 +182,8 @@ async def _apply(
         if one.changed and _defines(installer.host, one.after.plugin, "setup") and one.identity not in prepared.emitted
     ]
     if missing:
+        # The rollback would empty the rows that the plan holds.
+        session.expunge_all()
         raise _SetupFirst(missing)
     for one in planned:
         if one.changed:

@@ -68,7 +68,14 @@ async def get_process(request: Request, caller: HeaderCommunity, name: Name, pro
         return wire(await service.find(session, community.id, plugin, kind, process_id), community.slug)
 
 
-@router.delete("/{name}/{process_id}", operation_id="close_process")
+@router.delete(
+    "/{name}/{process_id}",
+    operation_id="close_process",
+    responses={
+        405: {"description": "Processes of this kind cannot be closed early."},
+        409: {"description": "It has completed already, or is still starting."},
+    },
+)
 async def close_process(request: Request, caller: HeaderCommunity, name: Name, process_id: ProcessId) -> ProcessOut:
     """Close a process now; answers its outcome."""
     use = _runner(request)

@@ -35,7 +35,7 @@ async def page(
     limit: int,
 ) -> tuple[Sequence[ProcessRow], str | None]:
     """A page of a community's processes, newest first."""
-    position = decode_cursor(after, (str,))
+    position = decode_cursor(after, (str,), of="processes")
     query = select(ProcessRow).where(ProcessRow.community_id == community_id)
     if status is not None:
         query = query.where(ProcessRow.status == status)
@@ -44,7 +44,7 @@ async def page(
     if position:
         query = query.where(ProcessRow.id < position[0])
     rows, more = cut((await session.scalars(query.order_by(ProcessRow.id.desc()).limit(limit + 1))).all(), limit)
-    return rows, encode_cursor([rows[-1].id]) if more else None
+    return rows, encode_cursor([rows[-1].id], of="processes") if more else None
 
 
 async def close(use: Runner, community_id: str, plugin: str, spec: ProcessSpec, process_id: str) -> ProcessRow:

@@ -112,6 +112,8 @@ async def receive(
     Raises LookupError for an unknown hook, ContractError, and what the plugin's method raises.
     """
     spec = _named(manifest.webhooks, request.hook, "webhook")
+    if shared and not spec.shared:
+        raise LookupError(f"the webhook {request.hook!r} is not shared: there is no such URL")
     before = typed(manifest.state, binding.get("state") or {})
     if isinstance(spec.verify, Unsigned):
         return HookResult(
@@ -122,7 +124,11 @@ async def receive(
     except PluginError:
         return HookResult(state=before, verified=False, reply=_UNREADABLE)
     if not _is_genuine(manifest, spec, request, ids, shared=shared, binding=binding):
-        return HookResult(state=before, verified=False, reply=_REFUSED)
+        if not shared or not _is_operators(manifest, spec, request, binding):
+            return HookResult(state=before, verified=False, reply=_REFUSED)
+        # On the shared URL, what the operator's secret signs is answered, whether or not there is anybody it is for.
+        answer = spec.reply(request) if spec.reply else None
+        return HookResult(state=before, verified=False, reply=answer or _REPEATED)
     reply = spec.reply(request) if spec.reply else None
     if reply is not None and not reply.store:
         return HookResult(state=before, verified=True, reply=reply)
@@ -202,12 +208,18 @@ def _is_genuine(
     if not spec.verify(secret, request.headers, request.body, now):
         return False
     bound_to = platform_id(manifest, binding)
-    if ids is None:
-        return not shared
-    if bound_to in ids:
+    if ids is None or bound_to in ids:
         return True
     # On its own URL, with a secret of its own and no platform id, whatever is signed is the instance's.
     return not shared and bound_to is None and bool(own)
+
+
+def _is_operators(manifest: Manifest, spec: WebhookSpec, request: HookRequest, binding: Binding) -> bool:
+    """Whether the webhook is signed with the deployment's secret."""
+    if isinstance(spec.verify, Unsigned):
+        return False
+    secret = _secret(spec.verify.secret, "setting", typed(manifest.settings, binding.get("settings", {})))
+    return spec.verify(secret, request.headers, request.body, binding.get("now", NOW).timestamp())
 
 
 def _secret(ref: SecretRef, where: str, values: object) -> str:

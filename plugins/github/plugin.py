@@ -41,6 +41,5 @@ class Github(Plugin[GithubConfig, NoState, GithubSettings]):
             event = GithubEvent(kind=kind, data=payload)
         except ValidationError as error:
             raise Rejected("the webhook's body is nested too deeply") from error
-        self.emit(
-            event, initiator=initiator(payload, self.settings.app_slug), key=request.headers.get(_DELIVERY) or None
-        )
+        sender = initiator(payload, self.settings.app_slug)
+        self.emit(event, initiator=sender, key=request.headers.get(_DELIVERY) or None)

@@ -1,6 +1,6 @@
 """A SourceCred instance's web server: one file, with an ETag, and whatever goes wrong on demand.
 
-The file is shaped as SourceCred 0.11 writes it (src/core: credAccounts.js, ledger.js, identity.js). People are invented.
+The file is shaped as SourceCred 0.11 writes it (credAccounts.js, ledger.js, identity.js). Its people are invented.
 """
 
 from __future__ import annotations

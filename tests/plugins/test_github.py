@@ -95,6 +95,11 @@ async def test_ping_is_answered_and_is_no_event() -> None:
     assert (got.reply.status, got.reply.body, got.handled, got.events) == (200, b"pong", False, [])
 
 
+async def test_the_apps_ping_to_the_shared_url_is_answered_though_it_names_nobody() -> None:
+    got = await hear(delivery("ping", payloads.ping()), {}, settings=SETTINGS, shared=True)
+    assert (got.reply.status, got.reply.body) == (200, b"pong")
+
+
 @pytest.mark.parametrize("secret", ["another secret", "", SECRET + " "])
 async def test_another_secret_is_refused(secret: str) -> None:
     got = await hear(delivery("push", payloads.push(), secret=secret))
@@ -121,7 +126,7 @@ async def test_an_instances_own_secret_counts_before_the_deployments() -> None:
 async def test_on_the_shared_url_an_installations_webhook_finds_its_instance() -> None:
     assert (await hear(delivery("push", payloads.push()), BOUND, settings=SETTINGS, shared=True)).events
     other = await hear(delivery("push", payloads.push(7654321)), BOUND, settings=SETTINGS, shared=True)
-    assert (other.verified, other.events) == (False, [])
+    assert (other.verified, other.events, other.reply.status) == (False, [], 200)
 
 
 async def test_another_installations_webhook_is_refused_on_the_instances_url_too() -> None:
@@ -200,6 +205,7 @@ async def test_a_body_nested_beyond_reason_is_refused() -> None:
         (payloads.user("Town-Crier[bot]", 9001, "Bot"), True),
         (payloads.user("other[bot]", 9002, "Bot"), False),
         (payloads.user("town-crier", 9003, "User"), False),
+        (payloads.user("town-crier[bot]", 9004, "User"), False),
     ],
 )
 async def test_the_apps_own_bot_is_marked(sender: dict[str, Any], ours: bool) -> None:

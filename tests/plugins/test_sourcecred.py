@@ -29,7 +29,7 @@ def _empty_cache() -> Iterator[None]:
 
 @pytest.fixture
 async def server() -> AsyncIterator[FakeSourceCred]:
-    async with FakeSourceCred(accounts_file(ADA, BOB, CAT)) as fake:
+    async with FakeSourceCred(accounts_file(ADA, CAT, BOB)) as fake:
         yield fake
 
 

@@ -203,8 +203,9 @@ def _copy(function: Any) -> Any:
     )
 
 
-def _marked(mark: Callable[[Any], Any], function: Any) -> Any:
+def _marked(mark: Callable[[Any], Any], function: Any, name: str | None = None) -> Any:
     fresh = _copy(function)
+    fresh.__name__ = name or function.__name__
     fresh.__doc__ = function.__doc__
     fresh.__annotations__ = function.__annotations__
     return mark(fresh)
@@ -256,11 +257,11 @@ SHARED: dict[str, Any] = {"verify": SIGNED, "shared": True, "locate": lambda req
         (_plugin(a=_marked(action("ring"), _unknown_type)), "import the type at module level"),
         (_plugin(a=_marked(action("ring"), _ring), b=_marked(action("ring"), _ring)), "two actions named 'ring'"),
         (
-            _plugin(a=_marked(webhook(verify=SIGNED), _hear), b=_marked(webhook(verify=SIGNED), _hear)),
+            _plugin(a=_marked(webhook(verify=SIGNED), _hear, "a"), b=_marked(webhook(verify=SIGNED), _hear, "b")),
             "two webhooks with the slug ''",
         ),
         (
-            _plugin(_hear=_marked(webhook(**SHARED), _hear), _hint=_marked(webhook("b", **SHARED), _hear)),
+            _plugin(a=_marked(webhook(**SHARED), _hear, "a"), b=_marked(webhook("b", **SHARED), _hear, "b")),
             "two webhooks with shared=True",
         ),
         (_plugin(_hear=_marked(webhook("A/B", verify=SIGNED), _hear)), "the slug should be lower-case words"),

@@ -1,0 +1,119 @@
+"""The paths that need no API key: where platforms post webhooks, and health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.openapi.problems import problem_responses
+
+_HOOK = """A platform's webhook. Its signature stands in for an API key; a plugin without a secret refuses everything.
+
+Answers what the plugin owes the platform at once, else 202 (stored) or 200 (a repeat that was stored before)."""
+_PART = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"}
+_BYTES = {
+    "required": True,
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+def hook_paths() -> dict[str, Any]:
+    """The three addresses of webhooks."""
+    return {
+        "/api/hooks/{community}/{plugin}": _hook("post_community_hook", "community", "plugin"),
+        "/api/hooks/{community}/{plugin}/{hook}": _hook("post_named_hook", "community", "plugin", "hook"),
+        "/api/hooks/{plugin}": _hook("post_shared_hook", "plugin"),
+    }
+
+
+def _hook(operation_id: str, *parts: str) -> dict[str, Any]:
+    return {
+        "post": {
+            "operationId": operation_id,
+            "tags": ["hooks"],
+            "summary": "Receive a platform's webhook",
+            "description": _HOOK,
+            "security": [],
+            "parameters": [{"name": part, "in": "path", "required": True, "schema": _PART} for part in parts],
+            "requestBody": _BYTES,
+            "responses": {
+                "200": {"description": "The plugin's own reply, or stored before."},
+                "202": {"description": "Stored."},
+                **problem_responses({400, 401, 404, 409, 413, 429, 503}),
+            },
+        }
+    }
+
+
+def health_paths() -> dict[str, Any]:
+    """Whether the process lives, and whether it can serve."""
+    return {
+        "/healthz": {"get": _health("healthz", "The process answers", {"200": "It does."}, "Health")},
+        "/readyz": {
+            "get": {
+                **_health(
+                    "readyz",
+                    "Whether requests can be served",
+                    {"200": "They can.", "503": "The database is away."},
+                    "Readiness",
+                ),
+                "parameters": [
+                    {
+                        "name": "verbose",
+                        "in": "query",
+                        "required": False,
+                        "description": "Also names plugins that could not be loaded; with an API key, why.",
+                        "schema": {"type": "string"},
+                    }
+                ],
+            }
+        },
+    }
+
+
+def _health(operation_id: str, summary: str, answers: dict[str, str], schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {
+        "operationId": operation_id,
+        "tags": ["health"],
+        "summary": summary,
+        "security": [],
+        "responses": {
+            **{status: {"description": text, "content": content} for status, text in answers.items()},
+            **problem_responses({422}),
+        },
+    }
+
+
+_BROKEN = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}, "reason": {"type": "string"}, "package": {"type": "string"}},
+}
+SCHEMAS: dict[str, Any] = {
+    "Health": {
+        "title": "Health",
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"const": "ok", "type": "string"}},
+    },
+    "Readiness": {
+        "title": "Readiness",
+        "description": "Whether requests can be served, and what was checked.",
+        "type": "object",
+        "required": ["status", "checks"],
+        "properties": {
+            "status": {"type": "string", "enum": ["ready", "unavailable"]},
+            "checks": {"type": "object", "additionalProperties": {"type": "string"}},
+            "plugins": {
+                "type": "object",
+                "required": ["loaded", "broken"],
+                "properties": {
+                    "loaded": {"type": "array", "items": {"type": "string"}},
+                    "broken": {"type": "array", "items": _BROKEN},
+                },
+            },
+            "workers": {"type": "integer"},
+            "drift": {"type": "boolean", "description": "Whether processes have loaded different plugins."},
+        },
+    },
+}

@@ -1,0 +1,174 @@
+"""The load generator, a process of its own: one JSON job per line of stdin, one JSON result per line of stdout.
+
+HTTP/1.1 over raw sockets, kept alive and never pipelined: a connection sends its next request when it has the whole
+answer to the last one. Each result tells how much of a CPU the generator used, so that it can be seen not to be what
+is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import asyncpg
+import uvloop
+
+UNIQUE = b"@@UNIQUE@@"
+"""Stands in a request for what differs from one to the next; replaced by as many digits."""
+
+
+@dataclass(slots=True)
+class Result:
+    """A job's outcome. `cpu` is the generator's CPU time per second of the job; latencies are in milliseconds."""
+
+    requests: int
+    seconds: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    cpu: float
+    failed: int
+    first_failure: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a job has seen so far."""
+
+    latencies: list[float] = field(default_factory=list)
+    failed: int = 0
+    first_failure: str = ""
+
+    def fail(self, what: str) -> None:
+        """Count a failure, and keep the first one's words."""
+        self.failed += 1
+        self.first_failure = self.first_failure or what[:500]
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection that sends requests until the end has come, and at least one."""
+
+    def __init__(self, request: bytes, status: bytes, counter: list[int], end: float, tally: Tally) -> None:
+        self._before, self._unique, self._after = request.partition(UNIQUE)
+        self._status = b"HTTP/1.1 " + status
+        self._counter = counter
+        self._end = end
+        self._tally = tally
+        self._received = b""
+        self._sent_at = 0.0
+        self._transport: asyncio.Transport | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self._tally.fail(f"connection lost: {error}")
+            self.done.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, blank, body = self._received.partition(b"\r\n\r\n")
+        if not blank or len(body) < _content_length(head):
+            return
+        now = time.perf_counter()
+        self._tally.latencies.append(now - self._sent_at)
+        if not head.startswith(self._status):
+            self._tally.fail(self._received.decode("utf-8", "replace"))
+        self._received = b""
+        if now < self._end:
+            self._send()
+        else:
+            self.done.set_result(None)
+            if self._transport is not None:
+                self._transport.close()
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        unique = b""
+        if self._unique:
+            self._counter[0] += 1
+            unique = b"%0*d" % (len(UNIQUE), self._counter[0])
+        self._sent_at = time.perf_counter()
+        self._transport.write(self._before + unique + self._after)
+
+
+def _content_length(head: bytes) -> int:
+    start = head.lower().find(b"content-length:") + len(b"content-length:")
+    return int(head[start : head.find(b"\r\n", start) if b"\r\n" in head[start:] else None])
+
+
+async def send_requests(job: dict[str, Any], counter: list[int]) -> Tally:
+    """The HTTP job: `port`, `request`, `status` (the one expected), `connections`, `seconds`."""
+    tally = Tally()
+    end = time.perf_counter() + job["seconds"]
+    request, status = job["request"].encode("latin-1"), str(job["status"]).encode()
+    loop = asyncio.get_running_loop()
+    opened = [
+        await loop.create_connection(lambda: Connection(request, status, counter, end, tally), "127.0.0.1", job["port"])
+        for _ in range(job["connections"])
+    ]
+    await asyncio.gather(*(connection.done for _, connection in opened))
+    return tally
+
+
+async def send_statements(job: dict[str, Any]) -> Tally:
+    """The SQL job: `dsn`, `statement` with one argument `argument`, `connections`, `seconds`."""
+    tally = Tally()
+    opened = [await asyncpg.connect(job["dsn"]) for _ in range(job["connections"])]
+    argument = job["argument"].encode("latin-1") if job["binary"] else job["argument"]
+
+    async def repeat(connection: asyncpg.Connection[asyncpg.Record], end: float) -> None:
+        while True:
+            started = time.perf_counter()
+            await connection.fetchrow(job["statement"], argument)
+            now = time.perf_counter()
+            tally.latencies.append(now - started)
+            if now >= end:
+                return
+
+    end = time.perf_counter() + job["seconds"]
+    try:
+        await asyncio.gather(*(repeat(connection, end) for connection in opened))
+    except asyncpg.PostgresError as error:
+        tally.fail(str(error))
+    for connection in opened:
+        await connection.close()
+    return tally
+
+
+async def perform(job: dict[str, Any], counter: list[int]) -> Result:
+    """Run one job."""
+    started, cpu = time.perf_counter(), time.process_time()
+    tally = await (send_requests(job, counter) if job["kind"] == "http" else send_statements(job))
+    seconds = time.perf_counter() - started
+    latencies = sorted(tally.latencies) or [0.0]
+    return Result(
+        requests=len(tally.latencies),
+        seconds=seconds,
+        rate=len(tally.latencies) / seconds,
+        p50_ms=latencies[len(latencies) // 2] * 1000,
+        p99_ms=latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)] * 1000,
+        cpu=(time.process_time() - cpu) / seconds,
+        failed=tally.failed,
+        first_failure=tally.first_failure,
+    )
+
+
+def main() -> None:
+    """Work through the jobs on stdin."""
+    counter = [0]
+    for line in sys.stdin:
+        result = uvloop.run(perform(json.loads(line), counter))
+        print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
