@@ -29,8 +29,8 @@ from app.inbound.hooks import HooksApp
 from app.openapi import build_document
 
 _ROUTERS = (
+    app.installs.catalog.router,  # first: `/plugin/<p>/metadata` is not an instance's id
     app.installs.routes.router,
-    app.installs.catalog.router,
     app.actions.routes.router,
     app.processes.routes.router,
     app.inbound.routes.router,

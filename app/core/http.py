@@ -64,10 +64,7 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         kind = _BY_STATUS.get(error.status_code, BadRequest)
-        problem = kind(_plain(error), headers=error.headers)
-        response = render(problem)
-        response.status_code = error.status_code
-        return response
+        return render(kind(_plain(error), headers=error.headers))
 
 
 def _plain(error: HTTPException) -> str:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from app.core.errors import NotFound
 from app.host.discovery import Loaded, Plugins
 from metagov_sdk import Call, Config, Plugin, SecretRef, State
+from metagov_sdk.models import Versioned
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,20 @@ def read_state(kind: type[State], stored: Mapping[str, Any] | None, version: int
     return kind() if stored is None else _read(kind, stored, version)
 
 
-def _read(kind: type[Any], stored: Mapping[str, Any], version: int) -> Any:
-    values = dict(stored)
+def upgraded(kind: type[Versioned], stored: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """What was stored, in the shape the plugin's code has now. Raises UnreadableInstance."""
     try:
-        if version != kind.version:
-            values = kind.upgrade(values, version)
-        return kind.model_validate(values)
+        return dict(stored) if version == kind.version else kind.upgrade(dict(stored), version)
     except ValueError as error:
-        raise UnreadableInstance(
-            f"{kind.__name__}: stored as version {version}, the plugin has {kind.version}"
-        ) from error
+        raise _unreadable(kind, version) from error
+
+
+def _read(kind: type[Any], stored: Mapping[str, Any], version: int) -> Any:
+    try:
+        return kind.model_validate(upgraded(kind, stored, version))
+    except ValueError as error:
+        raise _unreadable(kind, version) from error
+
+
+def _unreadable(kind: type[Versioned], version: int) -> UnreadableInstance:
+    return UnreadableInstance(f"{kind.__name__}: stored as version {version}, the plugin has {kind.version}")

@@ -31,12 +31,12 @@ def secret_fields(config: type[Config]) -> frozenset[str]:
 
 
 def _holds_secret(annotation: Any, above: tuple[type, ...] = ()) -> bool:
-    if not isinstance(annotation, type) or typing.get_origin(annotation) is not None:
-        return any(_holds_secret(part, above) for part in typing.get_args(annotation))
-    if issubclass(annotation, BaseModel) and annotation not in above:
-        fields = annotation.model_fields.values()
-        return any(_holds_secret(field.annotation, (*above, annotation)) for field in fields)
-    return issubclass(annotation, Secret | SecretStr | SecretBytes)
+    kind = typing.get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, Secret | SecretStr | SecretBytes):
+        return True
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in above:
+        return any(_holds_secret(field.annotation, (*above, kind)) for field in kind.model_fields.values())
+    return any(_holds_secret(part, above) for part in typing.get_args(annotation))
 
 
 def check_config(

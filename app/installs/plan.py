@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,22 +13,36 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.auth import CommunityRef
 from app.core.crypto import Vault
-from app.core.errors import Conflict, Invalid
+from app.core.errors import Conflict, Invalid, NotFound
 from app.core.ids import new_id
-from app.host.binding import Host, InstanceData
+from app.host.binding import Host, InstanceData, UnreadableInstance, upgraded
 from app.host.config import CheckedConfig, check_config
 from app.runtime.models import Instance, PlatformBinding
+from metagov_sdk import Config, Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One plugin as a driver wants it. `path` is where it stands in the request, for error pointers."""
+    """One plugin as a driver wants it. `path` is where it stands in the request, for error pointers.
+
+    With `instance_id` that very instance is meant, and `config` is merged into its own. `enabled` None: as it is.
+    """
 
     plugin: str
     config: dict[str, Any]
     platform_id: str | None
     path: tuple[str | int, ...] = ()
     name_path: tuple[str | int, ...] = ()
+    instance_id: str | None = None
+    enabled: bool | None = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An instance's row with its secrets in clear."""
+
+    row: Instance
+    secrets: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +61,13 @@ class Planned:
         row = self.before
         return row is None or (
             (row.config, self.before_secrets, row.config_version, row.status == "disabled")
-            != (self.config.plain, self.config.secrets, self.config.value.version, False)
+            != (self.config.plain, self.config.secrets, self.config.value.version, self.after.status == "disabled")
         )
+
+    @property
+    def was_in_use(self) -> bool:
+        """Whether it had been set up, and not torn down since."""
+        return self.before is not None and self.before.status != "disabled"
 
     @property
     def identity(self) -> str:
@@ -97,28 +117,17 @@ def _plan_one(
         raise Invalid.found([(item.name_path, f"there is no plugin named {item.plugin!r}")])
     manifest = loaded.manifest
     config_path = (*item.path, "config") if item.path else ()
-    own = [row for row in rows if row.plugin == item.plugin]
-    # Which row is meant can hang on the config, and unmasking the config on the row: the id is derived first.
-    row = _match(own, item, item.platform_id)
-    stored = vault.open(row.secrets) if row and row.secrets else {}
-    checked = check_config(manifest.config, item.config, stored, config_path)
-    derived = manifest.plugin.platform_id(checked.value)
-    if item.platform_id is None and derived is not None:
-        exact = next((other for other in own if other.community_platform_id == derived), None)
-        if exact is not row:
-            row = exact
-            stored = vault.open(row.secrets) if row and row.secrets else {}
-            checked = check_config(manifest.config, item.config, stored, config_path)
-    elif item.platform_id is not None and derived is not None and derived != item.platform_id:
-        raise Invalid.found(
-            [(config_path, f"the config is for {derived!r}, community_platform_id says {item.platform_id!r}")]
-        )
-    if item.platform_id is None and derived is None and row is None and len(own) > 1:
+    own = [_Stored(row, vault.open(row.secrets) if row.secrets else {}) for row in rows if row.plugin == item.plugin]
+    stored = _meant(manifest, own, item, config_path)
+    row, secrets = (stored.row, stored.secrets) if stored else (None, {})
+    sent = item.config if item.instance_id is None or stored is None else _merged(manifest.config, stored, item.config)
+    checked = check_config(manifest.config, sent, secrets, config_path)
+    platform_id = _platform_id(manifest.plugin.platform_id(checked.value), row, item, config_path)
+    if any(other.row is not row and other.row.community_platform_id == platform_id for other in own):
         raise Conflict(
-            f"the community has {len(own)} instances of {item.plugin!r}; say which with community_platform_id",
-            slug="ambiguous-instance",
+            f"the community has another instance of {item.plugin!r} for {platform_id!r}", slug="instance-exists"
         )
-    platform_id = item.platform_id or derived or (row.community_platform_id if row else "")
+    in_use = item.enabled if item.enabled is not None else row is None or row.status != "disabled"
     after = InstanceData(
         id=row.id if row else new_id("ins"),
         plugin=item.plugin,
@@ -127,20 +136,72 @@ def _plan_one(
         driver_id=driver_id,
         community_platform_id=platform_id,
         generation=(row.generation if row else 0) + 1,
-        status="enabled",
+        status="enabled" if in_use else "disabled",
         plain=checked.plain,
         secrets=checked.secrets,
         config_version=manifest.config.version,
         state=None,
         state_version=manifest.state.version,
     )
-    return Planned(after, row, stored, checked, config_path)
+    return Planned(after, row, secrets, checked, config_path)
 
 
-def _match(own: Sequence[Instance], item: Wanted, platform_id: str | None) -> Instance | None:
-    if platform_id is not None:
-        return next((row for row in own if row.community_platform_id == platform_id), None)
-    return own[0] if len(own) == 1 else None
+def _meant(
+    manifest: Manifest, own: Sequence[_Stored], item: Wanted, path: tuple[str | int, ...]
+) -> _Stored | None:
+    """The stored instance that is meant; None for a new one. Raises NotFound, or Conflict when it cannot be told."""
+    if item.instance_id is not None:
+        for stored in own:
+            if stored.row.id == item.instance_id:
+                return stored
+        raise NotFound(f"the community has no instance {item.instance_id!r} of {item.plugin!r}")
+    if item.platform_id is not None:
+        return next((stored for stored in own if stored.row.community_platform_id == item.platform_id), None)
+    # Which instance is meant can hang on the config, and unmasking the config on the instance: each is tried.
+    derived: list[str | None] = []
+    for stored in own:
+        with contextlib.suppress(Invalid):
+            value = check_config(manifest.config, item.config, stored.secrets, path).value
+            derived.append(manifest.plugin.platform_id(value))
+            if derived[-1] is not None and derived[-1] == stored.row.community_platform_id:
+                return stored
+    if len(own) > 1 and None in derived:
+        raise Conflict(
+            f"the community has {len(own)} instances of {item.plugin!r}; say which with community_platform_id",
+            slug="ambiguous-instance",
+        )
+    return own[0] if len(own) == 1 and derived in ([], [None]) else None
+
+
+def _merged(kind: type[Config], stored: _Stored, patch: dict[str, Any]) -> dict[str, Any]:
+    """A patch over the whole stored config, secrets included."""
+    try:
+        whole = upgraded(kind, {**stored.row.config, **stored.secrets}, stored.row.config_version)
+    except UnreadableInstance as error:
+        raise Conflict(str(error), slug="parked") from error
+    return merge(whole, patch)
+
+
+def merge(stored: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7396 over JSON objects: null removes a field, objects are merged, anything else replaces."""
+    merged = dict(stored)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            below = merged.get(name)
+            merged[name] = merge(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _platform_id(derived: str | None, row: Instance | None, item: Wanted, path: tuple[str | int, ...]) -> str:
+    """The instance's platform id, "" for none. Raises Invalid when the config names another than it has."""
+    named = item.platform_id or (row.community_platform_id if row and item.instance_id else None)
+    if named and derived is not None and derived != named:
+        raise Invalid.found([(path, f"the config is for {derived!r}, and the instance's id is {named!r}")])
+    return named or derived or (row.community_platform_id if row else "")
 
 
 async def _check_bindings(session: AsyncSession, host: Host, planned: Sequence[Planned]) -> None:
