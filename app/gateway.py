@@ -47,7 +47,7 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> AsyncIterator[Gateway]:
-    """Open connections and bind the plugins (`plugins`: those that discovery finds). Postgres has to be there, Redis need not."""
+    """Open connections and bind `plugins` (or those discovery finds). Postgres has to be there, Redis need not."""
     vault = Vault(settings.fernet_keys)
     egress = EgressPolicy(settings.allow_private_networks, settings.egress_allow)
     transport = GuardedTransport(egress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -216,9 +216,8 @@ async def server(worker_name: str) -> AsyncIterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own METAGOV_* variables do not reach the tests."""
     for name in list(os.environ):
         if name.startswith("METAGOV_") and not name.startswith(("METAGOV_TEST_", "METAGOV_FUZZ_")):
             monkeypatch.delenv(name)
-    yield

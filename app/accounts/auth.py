@@ -96,7 +96,7 @@ async def community_in_header(request: Request, db: Db) -> tuple[str, CommunityR
 
 
 def wrong_header(slug: str | None) -> str:
-    """What to say of a header that is missing or names no community of the caller's: the same for unknown and foreign."""
+    """What to say of a header that is missing or names no community of the caller's; unknown and foreign read alike."""
     if not slug:
         return f"the header {COMMUNITY_HEADER} is missing; it names the community's slug"
     return f"the header {COMMUNITY_HEADER} names no community of yours"

@@ -73,7 +73,7 @@ async def perform(
             raise Conflict(str(error), slug="parked") from error
         try:
             call = getattr(bound, spec.method)(params)
-            result = await run(call, timeout=use.timeout, what=f"action {spec.slug}", instance=instance)
+            result = await run(call, seconds=use.timeout, what=f"action {spec.slug}", instance=instance)
             if bound.emitted:
                 await _commit(use, instance, bound.emitted, epoch)
         except Unauthorized as error:

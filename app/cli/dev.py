@@ -179,11 +179,13 @@ def _welcome(ledger: Ledger, data_dir: Path) -> None:
     console.print(Panel(facts, title="Metagov Gateway is ready", border_style="green", expand=False))
     auth = f"-H 'Authorization: Bearer {api_key}'"
     json_body = "-H 'Content-Type: application/json'"
-    config = '{"readable_name": "Demo", "plugins": [{"name": "randomness", "config": {"default_low": 1, "default_high": 6}}]}'
+    die = {"name": "randomness", "config": {"default_low": 1, "default_high": 6}}
+    demo = json.dumps({"readable_name": "Demo", "plugins": [die]})
+    community = "-H 'X-Metagov-Community: demo'"
     console.print("\nTry:\n", markup=False)
     for line in (
-        f"curl -X PUT {url}/api/internal/community/demo {auth} {json_body} -d '{config}'",
-        f"curl -X POST {url}/api/action/randomness.random-int {auth} -H 'X-Metagov-Community: demo' {json_body} -d '{{}}'",
+        f"curl -X PUT {url}/api/internal/community/demo {auth} {json_body} -d '{demo}'",
+        f"curl -X POST {url}/api/action/randomness.random-int {auth} {community} {json_body} -d '{{}}'",
         f"curl {url}/api/internal/events {auth}",
     ):
         console.print(f"  {line}\n", markup=False)

@@ -11,7 +11,7 @@ _LENGTH = 26
 
 
 def new_id(prefix: str) -> str:
-    """`<prefix>_` and 26 characters: 48 bits of milliseconds since 1970, then 80 random bits, in Crockford's base 32."""
+    """`<prefix>_` and 26 characters of Crockford's base 32: 48 bits of milliseconds since 1970, then 80 random bits."""
     number = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
     digits = []
     for _ in range(_LENGTH):

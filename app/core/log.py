@@ -24,9 +24,7 @@ def configure_logging(settings: Settings) -> None:
         if settings.log_format == "json"
         # The renderer's own choice of traceback shows local variables, secrets among them.
         else [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     )
     structlog.configure(

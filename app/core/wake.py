@@ -59,11 +59,11 @@ class Bells:
             if queue in self._bells:
                 self._bells[queue].set()
 
-    async def wait(self, queue: str, timeout: float) -> None:
-        """Until the queue's bell rings, or `timeout` seconds (the sweep) have passed."""
+    async def wait(self, queue: str, seconds: float) -> None:
+        """Until the queue's bell rings, or `seconds` (the sweep) have passed."""
         bell = self._bells[queue]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(bell.wait(), timeout)
+            await asyncio.wait_for(bell.wait(), seconds)
         bell.clear()
 
     async def listen(self, redis: Redis) -> None:

@@ -109,7 +109,7 @@ async def drain(
     limit: int,
     lease: timedelta,
 ) -> int:
-    """Claim one batch and work on it, each row by itself: one bad row never fails its batch. Returns the batch's size."""
+    """Claim a batch and work on each row by itself: one bad row never fails the others. Returns the batch's size."""
     async with db.begin() as session:
         claims = await claim(session, table, limit=limit, lease=lease)
     if claims:

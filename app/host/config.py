@@ -42,7 +42,7 @@ def _holds_secret(annotation: Any, above: tuple[type, ...] = ()) -> bool:
 def check_config(
     config: type[Config], sent: Mapping[str, Any], stored_secrets: Mapping[str, Any], path: tuple[str | int, ...]
 ) -> CheckedConfig:
-    """Validate what a driver sent. A secret sent back as its mask keeps the stored value, in a list the one at its place.
+    """Validate what a driver sent. A secret sent back as its mask keeps the stored value: in a list, that at its place.
 
     Raises Invalid with JSON pointers below `path`.
     """
@@ -82,8 +82,8 @@ def _unmask(sent: Any, stored: Any, path: tuple[str | int, ...]) -> Any:
             _unmask(item, kept[index] if index < len(kept) else None, (*path, index)) for index, item in enumerate(sent)
         ]
     if isinstance(sent, dict):
-        kept = stored if isinstance(stored, dict) else {}
-        return {name: _unmask(item, kept.get(name), (*path, name)) for name, item in sent.items()}
+        named = stored if isinstance(stored, dict) else {}
+        return {name: _unmask(item, named.get(name), (*path, name)) for name, item in sent.items()}
     if sent != MASK:
         return sent
     if stored is None or isinstance(stored, list | dict):

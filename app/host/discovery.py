@@ -76,7 +76,7 @@ def discover(environment: Mapping[str, str] | None = None, found: Iterable[Entry
 
 
 def plugin_settings(manifest: Manifest, environment: Mapping[str, str]) -> Settings:
-    """The plugin's block of METAGOV_<PLUGIN>_<FIELD> variables. Raises ValueError naming the variable, never its value."""
+    """The plugin's METAGOV_<PLUGIN>_<FIELD> variables. Raises ValueError naming the variable, never its value."""
     prefix = f"METAGOV_{manifest.name.replace('-', '_').upper()}_"
     values = {
         name: environment[prefix + name.upper()]

@@ -61,7 +61,7 @@ async def _handle(use: Inbox, receipt: Receipt) -> None:
         hook = use.host.loaded(instance.plugin).manifest.webhooks[receipt.hook]
         headers = Headers(tuple((name, value) for name, value in receipt.headers))
         call = getattr(plugin, hook.method)(HookRequest(receipt.body, headers, receipt.hook))
-        await run(call, timeout=use.timeout, what="the webhook handler", instance=instance)
+        await run(call, seconds=use.timeout, what="the webhook handler", instance=instance)
     except KeyError:
         await _failed(use, receipt, instance, Rejected("the plugin no longer has this webhook"))
     except (PluginError, PluginCrashed, UnreadableInstance) as error:

@@ -88,7 +88,7 @@ async def _walk(use: Inbox, poll: Poll, instance: InstanceData, now: datetime) -
     plugin = use.host.bind(instance, now=now, idempotency_key=f"poll:{poll.id}:{poll.epoch}")
     steps: AsyncIterator[Checkpoint] = getattr(plugin, poll.name)(poll.cursor)
     while True:
-        step = await run(_next(steps), timeout=use.timeout, what=f"poll {poll.name}", instance=instance)
+        step = await run(_next(steps), seconds=use.timeout, what=f"poll {poll.name}", instance=instance)
         async with use.db.begin() as session:
             if not await work.extend(session, poll, use.lease):
                 raise work.LostLease

@@ -16,7 +16,9 @@ from app.core.paging import cut, decode_cursor, encode_cursor
 from app.host.binding import Host
 from app.inbound.schemas import ReceiptOut
 
-_STATUS = "CASE WHEN r.status IN ('stored', 'retrying') AND r.lease_until > clock_timestamp() THEN 'running' ELSE r.status END"
+_STATUS = """
+CASE WHEN r.status IN ('stored', 'retrying') AND r.lease_until > clock_timestamp() THEN 'running' ELSE r.status END
+"""
 _SELECT = f"""
 SELECT r.id, c.slug AS community, r.plugin, r.hook, r.instance_id AS instance, {_STATUS} AS status,
        r.attempt, r.error, r.received_at, r.headers::text AS headers, r.body

@@ -146,9 +146,7 @@ def _plan_one(
     return Planned(after, row, secrets, checked, config_path)
 
 
-def _meant(
-    manifest: Manifest, own: Sequence[_Stored], item: Wanted, path: tuple[str | int, ...]
-) -> _Stored | None:
+def _meant(manifest: Manifest, own: Sequence[_Stored], item: Wanted, path: tuple[str | int, ...]) -> _Stored | None:
     """The stored instance that is meant; None for a new one. Raises NotFound, or Conflict when it cannot be told."""
     if item.instance_id is not None:
         for stored in own:

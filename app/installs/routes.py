@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app.accounts.auth import CommunityRef, DriverId, HeaderCommunity, PathCommunity
-from app.core.errors import Invalid
+from app.core.errors import Conflict, Invalid
 from app.core.ids import new_id
 from app.core.paging import After, Limit
 from app.installs import queries, service
@@ -184,14 +184,13 @@ async def update_instance(
     use = _installer(request)
     driver_id, community = caller
     row = await _find(use, community, plugin, instance_id)
-    if patch.enabled is False:
-        if patch.config is not None:
-            raise Invalid.field("/config", "change the config and disable in two requests")
+    if patch.config is None and patch.enabled is False:
+        # Whatever its config is worth to the plugin by now, it can be disabled.
         await service.disable(use, driver_id, community, row)
     elif patch.config is not None or patch.enabled:
-        stored = use.vault.open(row.secrets) if row.secrets else {}
-        merged = _merge({**row.config, **stored}, patch.config or {})
-        wanted = Wanted(plugin, merged, row.community_platform_id or None)
+        wanted = Wanted(plugin, patch.config or {}, None, instance_id=row.id, enabled=patch.enabled)
+        if plugin not in use.host.plugins.loaded:
+            raise Conflict(f"the plugin {plugin!r} is not installed any more", slug="parked")
         await service.put_plugin(use, driver_id, community, wanted)
     return await queries.read_instance(use.db.pool, use.host, use.vault, community, plugin, instance_id)
 
@@ -208,19 +207,6 @@ async def delete_instance(
 async def _find(use: Installer, community: CommunityRef, plugin: str, instance_id: str) -> Instance:
     async with use.db.begin() as session:
         return await service.find_instance(session, community.id, plugin, instance_id)
-
-
-def _merge(stored: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7396 over plain JSON objects."""
-    merged = dict(stored)
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, dict) and isinstance(merged.get(name), dict):
-            merged[name] = _merge(merged[name], value)
-        else:
-            merged[name] = value
-    return merged
 
 
 def _installer(request: Request) -> Installer:

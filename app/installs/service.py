@@ -1,14 +1,15 @@
 """Installing: PUT a community with its plugins, enable, change and remove instances. All or nothing.
 
 Plugins' `setup` talks to platforms and therefore runs outside the transaction: plan, set up, then plan again under the
-community's lock and write if the plan still holds. Plugins without a `setup` need one pass.
+community's lock and write if the plan still holds. Plugins without a `setup` need one pass. When it cannot be written
+in the end, what was set up for it is torn down again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import func, select, update
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.auth import CommunityRef
 from app.accounts.models import Community
-from app.core.crypto import Vault
+from app.core.crypto import UnreadableSecret, Vault
 from app.core.db import Database, current_time
 from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
@@ -27,6 +28,8 @@ from app.installs.plan import Planned, Wanted, plan, with_state
 from app.runtime.calls import PluginCrashed, as_problem, commit, run
 from app.runtime.models import Instance, InstanceState
 from metagov_sdk import Emitted, Plugin, PluginError
+
+ResultT = TypeVar("ResultT")
 
 _PASSES = 5
 
@@ -45,10 +48,11 @@ class Installer:
 
 @dataclass(slots=True)
 class _Prepared:
-    """What `setup` has done so far in one request, by identity."""
+    """What `setup` has done so far in one request, by identity; `made` are those that were not in use before."""
 
     emitted: dict[str, Emitted] = field(default_factory=dict)
     ids: dict[tuple[str, str], str] = field(default_factory=dict)
+    made: list[tuple[Plugin[Any, Any, Any], InstanceData]] = field(default_factory=list)
 
 
 class _SetupFirst(Exception):
@@ -69,36 +73,52 @@ async def put_community(
 
     Returns the community and whether it is new. Raises Conflict `slug-taken` for another driver's slug.
     """
-    prepared = _Prepared()
-    for _ in range(_PASSES):
-        try:
-            async with installer.db.begin() as session:
-                community, created = await _lock_or_create(session, driver_id, slug, readable_name)
-                if wanted is not None:
-                    await _apply(session, installer, driver_id, community, wanted, prepared, whole_set=True)
-                return community, created
-        except _SetupFirst as pending:
-            await _set_up(installer, pending.planned, prepared)
-    raise Conflict("the community is being changed by others at the same time; try again")
+
+    async def write(session: AsyncSession, prepared: _Prepared) -> tuple[CommunityRef, bool, list[InstanceData]]:
+        community, created = await _lock_or_create(session, driver_id, slug, readable_name)
+        leaving: list[InstanceData] = []
+        if wanted is not None:
+            _, leaving = await _apply(session, installer, driver_id, community, wanted, prepared, whole_set=True)
+        return community, created, leaving
+
+    community, created, leaving = await _in_passes(installer, write)
+    await _tear_down(installer, leaving)
+    return community, created
 
 
 async def put_plugin(installer: Installer, driver_id: str, community: CommunityRef, wanted: Wanted) -> tuple[str, bool]:
-    """Enable one plugin, or update it in place. Returns the instance's id and whether it is new."""
+    """Enable one plugin, or change the instance that is meant. Returns the instance's id and whether it is new."""
+
+    async def write(session: AsyncSession, prepared: _Prepared) -> tuple[Planned, list[InstanceData]]:
+        await _lock(session, community.id)
+        planned, leaving = await _apply(session, installer, driver_id, community, [wanted], prepared, whole_set=False)
+        return planned[0], leaving
+
+    planned, leaving = await _in_passes(installer, write)
+    await _tear_down(installer, leaving)
+    return planned.after.id, planned.before is None
+
+
+async def _in_passes(installer: Installer, write: Callable[[AsyncSession, _Prepared], Awaitable[ResultT]]) -> ResultT:
+    """Try to write, and do what `setup` it asks for in between. A failure leaves nothing newly set up behind."""
     prepared = _Prepared()
-    for _ in range(_PASSES):
-        try:
-            async with installer.db.begin() as session:
-                await _lock(session, community.id)
-                planned = await _apply(session, installer, driver_id, community, [wanted], prepared, whole_set=False)
-                return planned[0].after.id, planned[0].before is None
-        except _SetupFirst as pending:
-            await _set_up(installer, pending.planned, prepared)
-    raise Conflict("the instance is being changed by others at the same time; try again")
+    try:
+        for _ in range(_PASSES):
+            try:
+                async with installer.db.begin() as session:
+                    return await write(session, prepared)
+            except _SetupFirst as pending:
+                await _set_up(installer, pending.planned, prepared)
+        raise Conflict("the community is being changed by others at the same time; try again")
+    except BaseException:
+        for plugin, data in reversed(prepared.made):
+            await _quietly(plugin, installer, data)
+        raise
 
 
 async def disable(installer: Installer, driver_id: str, community: CommunityRef, instance: Instance) -> None:
     """Take an instance out of use; its config, state and processes stay."""
-    await _tear_down(installer, driver_id, community, [instance])
+    await _tear_down(installer, _in_use(installer, driver_id, community, [instance]))
     async with installer.db.begin() as session:
         await _lock(session, community.id)
         await _mark(session, driver_id, community, [instance.id], status="disabled")
@@ -106,7 +126,7 @@ async def disable(installer: Installer, driver_id: str, community: CommunityRef,
 
 async def remove(installer: Installer, driver_id: str, community: CommunityRef, instance: Instance) -> None:
     """Delete an instance; its processes close with "deleted"."""
-    await _tear_down(installer, driver_id, community, [instance])
+    await _tear_down(installer, _in_use(installer, driver_id, community, [instance]))
     async with installer.db.begin() as session:
         await _lock(session, community.id)
         await _mark(session, driver_id, community, [instance.id], status="disabled", deleted_at=func.now())
@@ -116,7 +136,7 @@ async def remove_community(installer: Installer, driver_id: str, community: Comm
     """Delete a community with its instances. Its slug stays reserved for its driver."""
     async with installer.db.begin() as session:
         rows = await _rows(session, community.id)
-    await _tear_down(installer, driver_id, community, [row for row in rows if row.status != "disabled"])
+    await _tear_down(installer, _in_use(installer, driver_id, community, rows))
     async with installer.db.begin() as session:
         await _lock(session, community.id)
         ids = [row.id for row in await _rows(session, community.id)]
@@ -171,28 +191,27 @@ async def _apply(
     prepared: _Prepared,
     *,
     whole_set: bool,
-) -> list[Planned]:
-    """Under the community's lock: plan, and write when every needed `setup` has been done, else raise _SetupFirst."""
+) -> tuple[list[Planned], list[InstanceData]]:
+    """Under the community's lock: plan, and write when every needed `setup` has been done, else raise _SetupFirst.
+
+    Returns what was planned, and the instances that go out of use, to be torn down once this is committed.
+    """
     rows = await _rows(session, community.id)
     planned = await plan(session, installer.host, installer.vault, driver_id, community, rows, wanted)
     planned = [_keep_id(one, prepared) for one in planned]
-    missing = [
-        one
-        for one in planned
-        if one.changed and _defines(installer.host, one.after.plugin, "setup") and one.identity not in prepared.emitted
-    ]
+    missing = [one for one in planned if _needs_setup(installer.host, one) and one.identity not in prepared.emitted]
     if missing:
-        # The rollback would empty the rows that the plan holds.
-        session.expunge_all()
         raise _SetupFirst(missing)
+    staying = {one.after.id for one in planned if one.after.status != "disabled"}
+    meant = {row.id for row in rows} if whole_set else {one.after.id for one in planned}
+    leaving = [row for row in rows if row.id in meant - staying and row.status != "disabled"]
+    # Taken down before anything is written: they are torn down as they were.
+    torn_down = _in_use(installer, driver_id, community, leaving)
+    await _mark(session, driver_id, community, [row.id for row in leaving], status="disabled")
     for one in planned:
         if one.changed:
             await _write(session, installer, one, prepared.emitted.get(one.identity))
-    if whole_set:
-        kept = {one.after.id for one in planned}
-        leaving = [row for row in rows if row.id not in kept and row.status != "disabled"]
-        await _mark(session, driver_id, community, [row.id for row in leaving], status="disabled")
-    return planned
+    return planned, torn_down
 
 
 def _keep_id(one: Planned, prepared: _Prepared) -> Planned:
@@ -201,6 +220,10 @@ def _keep_id(one: Planned, prepared: _Prepared) -> Planned:
         return one
     kept = prepared.ids.setdefault((one.after.plugin, one.after.community_platform_id), one.after.id)
     return replace(one, after=replace(one.after, id=kept))
+
+
+def _needs_setup(host: Host, one: Planned) -> bool:
+    return one.changed and one.after.status != "disabled" and _defines(host, one.after.plugin, "setup")
 
 
 def _defines(host: Host, plugin: str, method: str) -> bool:
@@ -215,7 +238,7 @@ async def _write(session: AsyncSession, installer: Installer, one: Planned, emit
         "secrets": installer.vault.seal(dict(after.secrets)) if after.secrets else "",
         "config_version": after.config_version,
         "generation": after.generation,
-        "status": "enabled",
+        "status": after.status,
         "updated_at": func.now(),
     }
     if one.before is None:
@@ -261,32 +284,32 @@ async def _mark(
 
 
 async def _set_up(installer: Installer, planned: Sequence[Planned], prepared: _Prepared) -> None:
-    """Run `setup` of each; what had been set up anew is torn down again when a later one fails."""
-    done: list[Plugin[Any, Any, Any]] = []
+    """Run `setup` of each, keeping what it emitted for the pass that writes."""
     for one in planned:
         after, old = await _with_stored(installer, one)
+        now = await installer.db.now()
         try:
-            plugin = installer.host.bind(
-                after, now=await installer.db.now(), idempotency_key=f"setup:{after.id}:{after.generation}"
-            )
-            await run(plugin.setup(old), timeout=installer.timeout, what="setup", instance=after)
+            plugin = installer.host.bind(after, now=now, idempotency_key=f"setup:{after.id}:{after.generation}")
+            await run(plugin.setup(old), seconds=installer.timeout, what="setup", instance=after)
         except (PluginError, PluginCrashed) as error:
-            for made in done:
-                await _quietly(made, installer, after)
             raise as_problem(error, after.plugin) from error
-        if one.before is None:
-            done.append(plugin)
+        except UnreadableInstance as error:
+            raise Conflict(str(error), slug="parked") from error
+        if not one.was_in_use:
+            prepared.made.append((plugin, after))
         prepared.emitted[one.identity] = plugin.emitted
 
 
 async def _with_stored(installer: Installer, one: Planned) -> tuple[InstanceData, Any]:
-    """The instance with its stored state, and its config as it was (None: new, or unreadable)."""
+    """The instance with its stored state, and the config it is set up with (None: it is not, or unreadable)."""
     row = one.before
     if row is None:
         return one.after, None
     async with installer.db.begin() as session:
         state = await session.get(InstanceState, row.id)
     after = with_state(one.after, state.state, state.state_version) if state else one.after
+    if not one.was_in_use:
+        return after, None
     before = replace(after, plain=row.config, secrets=one.before_secrets, config_version=row.config_version)
     try:
         return after, installer.host.read_config(before)
@@ -294,37 +317,58 @@ async def _with_stored(installer: Installer, one: Planned) -> tuple[InstanceData
         return after, None
 
 
-async def _tear_down(installer: Installer, driver_id: str, community: CommunityRef, rows: Sequence[Instance]) -> None:
+def _in_use(
+    installer: Installer, driver_id: str, community: CommunityRef, rows: Sequence[Instance]
+) -> list[InstanceData]:
+    """Those of the rows that are in use and whose plugin has something to tear down, as they are stored."""
+    found = []
     for row in rows:
-        if row.plugin not in installer.host.plugins.loaded or not _defines(installer.host, row.plugin, "teardown"):
+        if row.status == "disabled" or row.plugin not in installer.host.plugins.loaded:
             continue
-        data = InstanceData(
-            id=row.id,
-            plugin=row.plugin,
-            community_id=community.id,
-            community=community.slug,
-            driver_id=driver_id,
-            community_platform_id=row.community_platform_id,
-            generation=row.generation,
-            status=row.status,
-            plain=row.config,
-            secrets=installer.vault.open(row.secrets) if row.secrets else {},
-            config_version=row.config_version,
-            state=None,
-            state_version=0,
+        if not _defines(installer.host, row.plugin, "teardown"):
+            continue
+        try:
+            secrets = installer.vault.open(row.secrets) if row.secrets else {}
+        except UnreadableSecret as error:
+            _log.warning("cannot be torn down; going on", plugin=row.plugin, instance=row.id, reason=str(error))
+            continue
+        found.append(
+            InstanceData(
+                id=row.id,
+                plugin=row.plugin,
+                community_id=community.id,
+                community=community.slug,
+                driver_id=driver_id,
+                community_platform_id=row.community_platform_id,
+                generation=row.generation,
+                status=row.status,
+                plain=dict(row.config),
+                secrets=secrets,
+                config_version=row.config_version,
+                state=None,
+                state_version=0,
+            )
         )
+    return found
+
+
+async def _tear_down(installer: Installer, leaving: Sequence[InstanceData]) -> None:
+    for data in leaving:
         async with installer.db.begin() as session:
-            state = await session.get(InstanceState, row.id)
+            state = await session.get(InstanceState, data.id)
             now = await current_time(session)
-        if state is not None:
-            data = with_state(data, state.state, state.state_version)
-        plugin = installer.host.bind(data, now=now, idempotency_key=f"teardown:{row.id}:{row.generation}")
-        await _quietly(plugin, installer, data)
+        stored = with_state(data, state.state, state.state_version) if state else data
+        try:
+            plugin = installer.host.bind(stored, now=now, idempotency_key=f"teardown:{data.id}:{data.generation}")
+        except UnreadableInstance as error:
+            _log.warning("cannot be torn down; going on", plugin=data.plugin, instance=data.id, reason=str(error))
+        else:
+            await _quietly(plugin, installer, data)
 
 
 async def _quietly(plugin: Plugin[Any, Any, Any], installer: Installer, data: InstanceData) -> None:
     """Tear down as well as the platform lets us: an instance must be removable while its platform is away."""
     try:
-        await run(plugin.teardown(), timeout=installer.timeout, what="teardown", instance=data)
+        await run(plugin.teardown(), seconds=installer.timeout, what="teardown", instance=data)
     except (PluginError, PluginCrashed) as error:
         _log.warning("teardown failed; going on", plugin=data.plugin, instance=data.id, reason=str(error))

@@ -35,6 +35,13 @@ class PlainSchemas(GenerateJsonSchema):
         """Never: a field's name says enough."""
         return False
 
+    def default_schema(self, schema: Any) -> Schema:
+        """Without a default of null: generators take a field that has a default for one that is always there."""
+        described = super().default_schema(schema)
+        if described.get("default", ...) is None:
+            del described["default"]
+        return described
+
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
         """Anything."""
         return {}

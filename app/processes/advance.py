@@ -140,7 +140,7 @@ async def _observe(
     signal = None
     try:
         state = read_state(spec, row)
-        signal = await run(process.observe(state, final), timeout=use.timeout, what="observe", instance=instance)
+        signal = await run(process.observe(state, final), seconds=use.timeout, what="observe", instance=instance)
     except (PluginError, PluginCrashed) as error:
         _log.warning("observation failed", plugin=row.plugin, process=row.id, reason=str(error))
     async with use.db.begin() as session:
@@ -167,7 +167,7 @@ async def _render(
     process = _bind(use, spec, instance, row, now, f"render:{row.id}:{row.version}")
     try:
         status: Status = "completed" if row.status == "completed" else "pending"
-        await run(process.render(read_state(spec, row), status), timeout=use.timeout, what="render", instance=instance)
+        await run(process.render(read_state(spec, row), status), seconds=use.timeout, what="render", instance=instance)
     except Retry as error:
         return timedelta(seconds=error.after) if error.after else work.backoff(row.attempt, first=2)
     except Unauthorized as error:
@@ -217,7 +217,7 @@ async def _perform_effect(use: Runner, effect: EffectRow) -> None:
         try:
             process = _bind(use, spec, found[0], row, now, effect.id)
             method = getattr(process, effect.method)
-            await run(method(**effect.args), timeout=use.timeout, what=effect.method, instance=found[0])
+            await run(method(**effect.args), seconds=use.timeout, what=effect.method, instance=found[0])
         except Retry as failure:
             error = failure
             retry = timedelta(seconds=failure.after) if failure.after else work.backoff(effect.attempt)

@@ -166,12 +166,12 @@ async def run_start(
                 )
             else:
                 step = await run(
-                    process.find_started(params), timeout=use.timeout, what="find_started", instance=instance
+                    process.find_started(params), seconds=use.timeout, what="find_started", instance=instance
                 )
         if step is None:
             if not row.starting:
                 await _mark_starting(use, row)
-            step = await run(process.start(params), timeout=use.timeout, what="start", instance=instance)
+            step = await run(process.start(params), seconds=use.timeout, what="start", instance=instance)
     except (PluginError, PluginCrashed, UnreadableInstance) as error:
         return await _start_failed(use, instance, spec, row, error)
     async with use.db.begin() as session:

@@ -24,7 +24,7 @@ _MOST_SIGNALS = 1000
 
 
 class Parked(Exception):
-    """This worker cannot read the process's state: another version of the plugin wrote it."""
+    """The process's state was written by a version of the plugin that the one here cannot read."""
 
 
 async def waiting_signals(session: AsyncSession, row: ProcessRow) -> Sequence[SignalRow]:

@@ -36,18 +36,18 @@ class Ambiguous(Retry):
     """The platform did not answer: whether it did what it was asked is unknown."""
 
 
-async def run(call: Awaitable[ResultT], *, timeout: float, what: str, instance: InstanceData) -> ResultT:
+async def run(call: Awaitable[ResultT], *, seconds: float, what: str, instance: InstanceData) -> ResultT:
     """Await a plugin's method. Raises only Rejected, Retry, Unauthorized or PluginCrashed.
 
     A platform that cannot be reached or is slow is a Retry; any other exception is the plugin's own fault.
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             return await call
     except PluginError:
         raise
     except TimeoutError as error:
-        raise Ambiguous(f"{what} took longer than {timeout:g} seconds") from error
+        raise Ambiguous(f"{what} took longer than {seconds:g} seconds") from error
     except EgressRefused as error:
         raise Rejected(str(error)) from error
     except BodyTooLarge as error:

@@ -37,7 +37,9 @@ _BY_SLUG = f"""
 """
 _BY_PLATFORM = f"""
     SELECT {_COLUMNS} {_FROM}
-    WHERE i.plugin = $1 AND i.community_platform_id = ANY($2::text[]) AND i.status <> 'disabled' AND i.deleted_at IS NULL ORDER BY i.id
+    WHERE i.plugin = $1 AND i.community_platform_id = ANY($2::text[])
+      AND i.status <> 'disabled' AND i.deleted_at IS NULL
+    ORDER BY i.id
 """
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -39,7 +40,8 @@ def running(data_dir: Path, port: int, *options: str) -> Iterator[subprocess.Pop
         family = {psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)}
         yield process
     finally:
-        for member in [process, *family]:
+        members: list[Any] = [process, *family]
+        for member in members:
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 member.kill()
         process.wait(10)
@@ -93,7 +95,7 @@ def test_it_serves_stops_without_a_trace_and_finds_its_data_again(data_dir: Path
         started = time.monotonic()
         assert process.wait(15) == 0
         assert time.monotonic() - started < 10
-        gone, alive = psutil.wait_procs(family, timeout=2)
+        _, alive = psutil.wait_procs(family, timeout=2)
         assert alive == []
     assert KEY in output
     assert "whsec_" in output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from app.events.service import NewEvent, record
 from app.gateway import Gateway
@@ -18,7 +19,7 @@ async def read_all(driver: Driver, after: str | None = None, limit: int = 50) ->
     numbers: list[int] = []
     cursor = after
     while True:
-        query = {"limit": limit} | ({"after": cursor} if cursor else {})
+        query: dict[str, Any] = {"limit": limit} | ({"after": cursor} if cursor else {})
         page = (await driver.get("events", **query)).json()
         numbers += [item["data"]["number"] for item in page["events"]]
         cursor = page["next"]
