@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import cast
 
 import uvloop
 
@@ -14,8 +15,7 @@ class Echo(asyncio.Protocol):
     """Answers each packet at once, taking it for a request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not asyncio's, only like them
 
     def data_received(self, data: bytes) -> None:
         self._transport.write(_ANSWER)

@@ -12,13 +12,15 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import uvloop
 
 UNIQUE = b"@@UNIQUE@@"
 """Stands in a request for what differs from one to the next; replaced by as many digits."""
+_PATIENCE = 30.0
+"""Seconds past its end after which a job that does not finish is given up."""
 
 
 @dataclass(slots=True)
@@ -64,8 +66,8 @@ class Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are not asyncio's, only like them.
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -147,7 +149,8 @@ async def send_statements(job: dict[str, Any]) -> Tally:
 async def perform(job: dict[str, Any], counter: list[int]) -> Result:
     """Run one job."""
     started, cpu = time.perf_counter(), time.process_time()
-    tally = await (send_requests(job, counter) if job["kind"] == "http" else send_statements(job))
+    async with asyncio.timeout(job["seconds"] + _PATIENCE):
+        tally = await (send_requests(job, counter) if job["kind"] == "http" else send_statements(job))
     seconds = time.perf_counter() - started
     latencies = sorted(tally.latencies) or [0.0]
     return Result(

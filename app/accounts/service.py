@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -24,8 +24,8 @@ class NewDriver:
 
     id: str
     name: str
-    api_key: str
-    signing_secret: str
+    api_key: str = field(repr=False)
+    signing_secret: str = field(repr=False)
 
 
 async def create_driver(session: AsyncSession, vault: Vault, name: str, *, api_key: str = "") -> NewDriver:

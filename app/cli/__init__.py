@@ -1,30 +1,46 @@
-"""The `metagov` command. Heavy imports happen inside the commands: `metagov --help` answers at once."""
+"""The `metagov` command. Each command's module is imported when it is called for: `metagov --help` answers at once."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 from pydantic import ValidationError
 
-from app.cli.dev import dev
-from app.cli.doctor import doctor
-from app.cli.driver import driver
-from app.cli.instance import instance
-from app.cli.plugins import openapi, plugin, plugins
-from app.cli.seed import seed
-from app.cli.serve import migrate, serve, worker
 from app.core.errors import Problem
 
+_COMMANDS = {
+    "dev": "app.cli.dev",
+    "doctor": "app.cli.doctor",
+    "driver": "app.cli.driver",
+    "instance": "app.cli.instance",
+    "migrate": "app.cli.serve",
+    "openapi": "app.cli.plugins",
+    "plugin": "app.cli.plugins",
+    "plugins": "app.cli.plugins",
+    "seed": "app.cli.seed",
+    "serve": "app.cli.serve",
+    "worker": "app.cli.serve",
+}
+"""Where each command is; the command's object has the command's name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """A group whose commands are found by name in their modules."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        return getattr(import_module(module), cmd_name) if module else None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="metagov-gateway")
 def cli() -> None:
     """Metagov Gateway: connects governance engines to the platforms where communities live."""
-
-
-for command in (dev, serve, worker, migrate, driver, instance, plugins, plugin, openapi, doctor, seed):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -30,7 +30,7 @@ class InstanceData:
     generation: int
     status: str
     plain: Mapping[str, Any]
-    secrets: Mapping[str, Any]
+    secrets: Mapping[str, Any] = field(repr=False)
     config_version: int
     state: Mapping[str, Any] | None
     state_version: int

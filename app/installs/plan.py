@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -29,7 +29,7 @@ class Wanted:
     """
 
     plugin: str
-    config: dict[str, Any]
+    config: dict[str, Any] = field(repr=False)
     platform_id: str | None
     path: tuple[str | int, ...] = ()
     name_path: tuple[str | int, ...] = ()
@@ -42,7 +42,7 @@ class _Stored:
     """An instance's row with its secrets in clear."""
 
     row: Instance
-    secrets: dict[str, Any]
+    secrets: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Planned:
 
     after: InstanceData
     before: Instance | None
-    before_secrets: dict[str, Any]
+    before_secrets: dict[str, Any] = field(repr=False)
     config: CheckedConfig
     path: tuple[str | int, ...]
 

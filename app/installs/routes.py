@@ -129,7 +129,7 @@ async def list_hooks(request: Request, caller: PathCommunity) -> HooksOut:
         f"/api/hooks/{community.slug}/{name}" + (f"/{slug}" if slug else "")
         for name in names
         if name in use.host.plugins.loaded
-        for slug in use.host.plugins.loaded[name].manifest.webhooks
+        for slug in sorted(use.host.plugins.loaded[name].manifest.webhooks)
     ]
     return HooksOut(hooks=hooks)
 

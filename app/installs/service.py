@@ -179,7 +179,11 @@ async def _lock(session: AsyncSession, community_id: str) -> None:
 
 async def _rows(session: AsyncSession, community_id: str) -> Sequence[Instance]:
     query = select(Instance).where(Instance.community_id == community_id, Instance.deleted_at.is_(None))
-    return (await session.scalars(query.order_by(Instance.id))).all()
+    rows = (await session.scalars(query.order_by(Instance.id))).all()
+    for row in rows:
+        # They are still read when a pass has been rolled back, which would empty attached ones.
+        session.expunge(row)
+    return rows
 
 
 async def _apply(
@@ -201,6 +205,8 @@ async def _apply(
     planned = [_keep_id(one, prepared) for one in planned]
     missing = [one for one in planned if _needs_setup(installer.host, one) and one.identity not in prepared.emitted]
     if missing:
+        # The rollback would empty the rows that the plan holds.
+        session.expunge_all()
         raise _SetupFirst(missing)
     staying = {one.after.id for one in planned if one.after.status != "disabled"}
     meant = {row.id for row in rows} if whole_set else {one.after.id for one in planned}

@@ -15,6 +15,7 @@ from app.openapi.problems import problem_responses, usual_statuses
 from app.processes.schemas import ProcessOut, StartOptions
 from metagov_sdk import ActionSpec, Manifest, ProcessSpec
 
+_OPTIONS_EXAMPLE = {"callback_url": "https://driver.example.org/callback", "correlation_id": "motion-7"}
 _ACTS = {404, 409, 502}
 """The plugin is not enabled; which instance is not clear, or it needs auth; the platform refused."""
 
@@ -72,7 +73,7 @@ class PluginOperations:
         content: dict[str, Any] = {"schema": self._add(f"{spec.name}-start", body)}
         example = derive(self._types.of("process-params", spec.name), self.components, TypeAdapter(spec.params))
         if example is not None:
-            content["example"] = {"callback_url": "https://driver.example.org/callback", **example}
+            content["example"] = {**_without_options(example), **_OPTIONS_EXAMPLE}
         process = self._add(f"{spec.name}-process", self._process(spec))
         accepted = {
             "description": "The process. It goes on after this answer unless its status is `completed`.",
@@ -97,12 +98,9 @@ class PluginOperations:
         """The gateway's options and the process's own parameters, side by side; the gateway's names win."""
         options, _ = core_schema(StartOptions, "validation")
         params = self._types.resolved("process-params", spec.name)
-        required = [name for name in params.get("required", ()) if name not in options["properties"]]
-        return {
-            **params,
-            "properties": {**params.get("properties", {}), **options["properties"]},
-            **({"required": required} if required else {}),
-        }
+        body = {**params, "properties": {**params.get("properties", {}), **options["properties"]}}
+        required = [name for name in body.pop("required", ()) if name not in options["properties"]]
+        return {**body, "required": required} if required else body
 
     def _process(self, spec: ProcessSpec) -> Schema:
         process, _ = core_schema(ProcessOut)
@@ -123,6 +121,10 @@ def _callback(name: str, process: Schema) -> dict[str, Any]:
         "requestBody": {"required": True, "content": _json(process)},
         "responses": {"2XX": {"description": "Received. Anything else is tried again."}},
     }
+
+
+def _without_options(example: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in example.items() if name not in StartOptions.model_fields}
 
 
 def _json(schema: Schema) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from app.cli import cli
 from tests.docs.pages import ROOT
 from tests.support.servers import Server
 
@@ -56,6 +59,14 @@ def program_names(server: Server) -> dict[str, str]:
         "METAGOV_API_KEY": server.api_key,
         "METAGOV_SIGNING_SECRET": server.signing_secret,
     }
+
+
+def find_command(*names: str) -> click.Command | None:
+    """The `metagov` command of these names; None when there is none."""
+    found: click.Command | None = cli
+    for name in names:
+        found = found.get_command(click.Context(found), name) if isinstance(found, click.Group) else None
+    return found
 
 
 def _outside() -> Mapping[str, str]:

@@ -18,7 +18,8 @@ from cryptography.fernet import Fernet
 from app.core.settings import Settings
 from app.host.discovery import Plugins
 from app.main import create_app
-from tests.openapi.samples import town, twin_of_town, with_plugins
+from tests.openapi.samples import town, with_plugins
+from tests.openapi.twin import twin
 
 Document = dict[str, Any]
 Generate = Callable[[Document, str], ModuleType]
@@ -40,7 +41,7 @@ def document() -> Document:
 @pytest.fixture(scope="session")
 def wide_document() -> Document:
     """With two plugins from outside whose names collide wherever they can."""
-    return describe(with_plugins(town, twin_of_town()))
+    return describe(with_plugins(town, twin))
 
 
 @pytest.fixture

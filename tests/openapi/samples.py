@@ -18,7 +18,6 @@ from metagov_sdk import (
     Event,
     Manifest,
     Model,
-    NoState,
     OpenEvent,
     Pending,
     Plugin,
@@ -45,6 +44,12 @@ class Params(Model):
 
     street: str
     mood: Mood = Mood.CALM
+
+
+class RingParams(Model):
+    """What `Params` of a plugin `town-ring` would be called in the document."""
+
+    times: int
 
 
 class Branch(Model):
@@ -87,7 +92,7 @@ class PollParams(Model):
     """Named like one of the gateway's own options, which wins."""
 
     question: Annotated[str, Field(min_length=3, examples=["Shall we plant?"])]
-    correlation_id: int = 0
+    correlation_id: int
 
 
 class PollState(State):
@@ -138,6 +143,10 @@ class Town(Plugin[NoConfig]):
         """Ring the bell."""
         return Listed[Branch](items=[])
 
+    @action("ring-often")
+    async def ring_often(self, params: RingParams) -> None:
+        """Ring the bell again and again."""
+
     @action("grow")
     async def grow(self, params: Branch) -> Branch:
         """Grow a tree."""
@@ -155,31 +164,6 @@ class Town(Plugin[NoConfig]):
 
 
 town = Manifest(Town, processes=[Poll], events=[Moved, Bells])
-
-
-def twin_of_town() -> Manifest:
-    """Another plugin with a model called Params, and names that read like the town's once joined."""
-
-    class Twin(Plugin[NoConfig, NoState]):
-        """A twin."""
-
-        name = "town-ring"
-
-        @action("bell")
-        async def bell(self, params: TwinParams) -> TwinParams:
-            """Not the town's bell."""
-            return params
-
-    return Manifest(Twin)
-
-
-class TwinParams(Model):
-    """The twin's Params, another shape under the same name."""
-
-    volume: float
-
-
-TwinParams.__name__ = TwinParams.__qualname__ = "Params"
 
 
 def with_plugins(*manifests: Manifest) -> Plugins:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 import time
-import urllib.request
 import uuid
 from types import ModuleType
 from typing import Any
+
+import httpx
 
 from tests.openapi.conftest import Document, Generate
 from tests.support.servers import Server
@@ -27,16 +27,21 @@ def test_it_generates_and_imports_with_plugins_from_outside(wide_document: Docum
 
 def test_it_walks_through_the_gateway(server: Server, generate_client: Generate) -> None:
     # Blocking calls, as the generated client makes them; the server runs in processes of its own.
-    with urllib.request.urlopen(f"{server.url}/openapi.json", timeout=30) as answer:  # loopback
-        document = json.load(answer)
+    document = httpx.get(f"{server.url}/openapi.json", trust_env=False, timeout=30).json()
     package = generate_client(document, "generated_walk")
-    client = package.AuthenticatedClient(
+    connection = package.AuthenticatedClient(
         base_url=server.url,
         token=server.api_key,
         raise_on_unexpected_status=True,
         httpx_args={"trust_env": False},
         timeout=30,
     )
+    with connection as client:
+        walk(client)
+
+
+def walk(client: Any) -> None:
+    """Put a community, perform an action, run a process to its end."""
     models = importlib.import_module("generated_walk.models")
     slug = f"walk-{uuid.uuid4().hex[:12]}"
 

@@ -93,9 +93,7 @@ async def set_up(http: httpx.AsyncClient, platform: str) -> dict[str, str]:
     community = await http.put(f"/api/internal/community/{slug}", json={"plugins": plugins})
     instances = {plugin["name"]: plugin["id"] for plugin in community.raise_for_status().json()["plugins"]}
     # Nothing is delivered there: no event is called that.
-    endpoint = await http.post(
-        "/api/internal/driver/endpoints", json={"url": f"{platform}/none", "events": ["none"]}
-    )
+    endpoint = await http.post("/api/internal/driver/endpoints", json={"url": f"{platform}/none", "events": ["none"]})
     started = await http.post(
         "/api/internal/process/randomness.delayed-stochastic-vote",
         json={"options": ["ash", "oak"], "delay": 60},
@@ -137,7 +135,7 @@ async def run_schemathesis(url: str, folder: Path) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        printed, _ = await asyncio.wait_for(process.communicate(), SECONDS + 60)
+        printed, _ = await asyncio.wait_for(process.communicate(), SECONDS + 25)
     finally:
         if process.returncode is None:
             process.kill()

@@ -26,15 +26,20 @@ def database_url(name: str) -> str:
     return f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
 
 
-async def create_database(name: str) -> str:
-    """A fresh, migrated database; returns its URL."""
+async def create_empty(name: str) -> str:
+    """A fresh database without tables; returns its URL."""
     await drop_database(name)
     admin = await asyncpg.connect(plain_dsn(os.environ[SERVER_URL]))
     try:
         await admin.execute(f'CREATE DATABASE "{name}"')
     finally:
         await admin.close()
-    url = database_url(name)
+    return database_url(name)
+
+
+async def create_database(name: str) -> str:
+    """A fresh, migrated database; returns its URL."""
+    url = await create_empty(name)
     subprocess.run(
         [sys.executable, "-m", "app.cli", "migrate"],
         check=True,
