@@ -55,14 +55,24 @@ def api_key_of(authorization: str | None) -> str:
     return ""
 
 
-async def authenticate(db: Database, authorization: str | None, slug: str | None) -> Caller:
-    """The caller. `slug` is looked up among its own communities only. Raises Unauthenticated."""
+def required_key(authorization: str | None) -> str:
+    """`api_key_of` a header that has to hold one. Raises Unauthenticated."""
     key = api_key_of(authorization)
     if not key:
         raise Unauthenticated("send your API key as `Authorization: Bearer KEY` (or as the password of HTTP Basic)")
-    row = await db.pool.fetchrow(_AUTHENTICATE, hash_api_key(key), slug)
+    return key
+
+
+def unknown_key() -> Unauthenticated:
+    """What is said of a key that is in no row, or in a revoked one."""
+    return Unauthenticated("this API key is unknown or revoked")
+
+
+async def authenticate(db: Database, authorization: str | None, slug: str | None) -> Caller:
+    """The caller. `slug` is looked up among its own communities only. Raises Unauthenticated."""
+    row = await db.pool.fetchrow(_AUTHENTICATE, hash_api_key(required_key(authorization)), slug)
     if row is None:
-        raise Unauthenticated("this API key is unknown or revoked")
+        raise unknown_key()
     community = CommunityRef(row["id"], row["slug"], row["readable_name"]) if row["id"] else None
     return Caller(row["driver_id"], community)
 

@@ -16,6 +16,7 @@ from app.core.wake import Wake
 from app.host.binding import Host, InstanceData, UnreadableInstance
 from app.runtime import instances
 from app.runtime.calls import PluginCrashed, as_problem, commit, needs_auth, run
+from app.runtime.instances import Candidates
 from app.runtime.models import InstanceState
 from app.runtime.turns import turn
 from metagov_sdk import ActionSpec, PluginError, Unauthorized
@@ -45,18 +46,18 @@ def find_action(host: Host, name: str) -> tuple[str, ActionSpec]:
 
 async def perform(
     use: Performer,
-    community_id: str,
-    plugin: str,
+    candidates: Candidates,
     spec: ActionSpec,
     parameters: Any,
     platform_id: str | None,
     idempotency_key: str,
 ) -> bytes:
-    """Perform an action; returns its result as JSON.
+    """Perform an action on the one of `candidates` that is meant; returns its result as JSON.
 
     Raises Invalid with pointers below `/parameters`, Conflict, Upstream or Unavailable.
     """
-    instance, now = await instances.choose(use.db.pool, use.vault, community_id, plugin, platform_id)
+    plugin = candidates.plugin
+    instance, now = candidates.choose(use.vault, platform_id)
     if instance.status == "needs_auth":
         raise Conflict(f"{plugin} needs its credentials renewed before it can act", slug="needs_auth")
     try:
@@ -66,7 +67,9 @@ async def perform(
     async with _turn(use, spec, instance) as epoch:
         if epoch is not None:
             # What was read before the turn came may be stale by now.
-            instance, now = await instances.choose(use.db.pool, use.vault, community_id, plugin, platform_id)
+            instance, now = await instances.choose(
+                use.db.pool, use.vault, instance.community_id, plugin, platform_id
+            )
         try:
             bound = use.host.bind(instance, now=now, idempotency_key=idempotency_key)
         except UnreadableInstance as error:

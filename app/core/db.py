@@ -97,7 +97,12 @@ class Database:
 
     async def __aenter__(self) -> Database:
         self._pool = asyncpg.create_pool(
-            self._dsn, min_size=0, max_size=self._size, timeout=_CONNECT_TIMEOUT, server_settings=_SERVER_SETTINGS
+            self._dsn,
+            min_size=0,
+            max_size=self._size,
+            timeout=_CONNECT_TIMEOUT,
+            server_settings=_SERVER_SETTINGS,
+            reset=_leave_as_is,
         )
         await self._pool
         return self
@@ -109,7 +114,10 @@ class Database:
 
     @property
     def pool(self) -> Pool:
-        """For hot statements that need no transaction of several steps."""
+        """For hot statements that need no transaction of several steps, and that leave nothing behind in the session:
+
+        no SET, LISTEN, cursor or advisory lock, for a connection is handed on as it is.
+        """
         if self._pool is None:
             raise RuntimeError("the database is not open: use `async with Database(settings)`")
         return self._pool
@@ -124,6 +132,10 @@ class Database:
         """The database's clock, the only one that deadlines are measured by."""
         now: datetime = await self.pool.fetchval("SELECT clock_timestamp()")
         return now
+
+
+async def _leave_as_is(connection: object) -> None:
+    """Instead of asyncpg's reset, a second round trip after each statement that would undo what none of ours does."""
 
 
 def plain_dsn(url: str) -> str:

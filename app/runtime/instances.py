@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from app.core.crypto import Vault
+from app.accounts.auth import Caller, CommunityRef, required_key, unknown_key
+from app.core.crypto import Vault, hash_api_key
 from app.core.db import Pool
 from app.core.errors import Conflict, NotFound
 from app.host.binding import InstanceData
@@ -35,6 +37,16 @@ _BY_SLUG = f"""
     SELECT {_COLUMNS} {_FROM}
     WHERE c.slug = $1 AND i.plugin = $2 AND i.status <> 'disabled' AND i.deleted_at IS NULL ORDER BY i.id
 """
+# One row per instance that fits; one without an instance when none does; none when the key is wrong.
+_BY_CALLER = f"""
+    SELECT {_COLUMNS.replace("c.driver_id", "k.driver_id")}, c.id AS caller_community, c.readable_name
+    FROM api_keys k
+    LEFT JOIN communities c ON c.driver_id = k.driver_id AND c.slug = $2 AND c.deleted_at IS NULL
+    LEFT JOIN instances i
+        ON i.community_id = c.id AND i.plugin = $3 AND i.status <> 'disabled' AND i.deleted_at IS NULL
+    LEFT JOIN instance_states s ON s.instance_id = i.id
+    WHERE k.hash = $1 AND k.revoked_at IS NULL ORDER BY i.id
+"""
 _BY_PLATFORM = f"""
     SELECT {_COLUMNS} {_FROM}
     WHERE i.plugin = $1 AND i.community_platform_id = ANY($2::text[])
@@ -59,25 +71,55 @@ async def by_platform_ids(pool: Pool, vault: Vault, plugin: str, ids: Sequence[s
     return [_data(row, vault) for row in await pool.fetch(_BY_PLATFORM, plugin, list(ids))]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A community's instances of one plugin that are not disabled."""
+
+    plugin: str
+    rows: Sequence[asyncpg.Record]
+
+    def choose(self, vault: Vault, platform_id: str | None) -> tuple[InstanceData, datetime]:
+        """The instance a request means, and the database's time when it was read.
+
+        Raises NotFound when the plugin is not enabled, Conflict when several fit and none is named.
+        """
+        rows = self.rows
+        if platform_id is not None:
+            rows = [row for row in rows if row["community_platform_id"] == platform_id]
+        if not rows:
+            named = "" if platform_id is None else f" with community_platform_id {platform_id!r}"
+            raise NotFound(f"the plugin {self.plugin!r} is not enabled for this community{named}")
+        if len(rows) > 1:
+            raise Conflict(
+                f"the community has {len(rows)} instances of {self.plugin!r}; say which one with community_platform_id",
+                slug="ambiguous-instance",
+            )
+        return _data(rows[0], vault), rows[0]["now"]
+
+
+async def candidates(pool: Pool, community_id: str, plugin: str) -> Candidates:
+    """What a request for a plugin of a community can mean."""
+    return Candidates(plugin, await pool.fetch(_BY_COMMUNITY, community_id, plugin))
+
+
+async def authenticate_with_candidates(
+    pool: Pool, authorization: str | None, slug: str | None, plugin: str
+) -> tuple[Caller, Candidates]:
+    """`authenticate` and `candidates` in one statement. Raises Unauthenticated."""
+    rows = await pool.fetch(_BY_CALLER, hash_api_key(required_key(authorization)), slug, plugin)
+    if not rows:
+        raise unknown_key()
+    first = rows[0]
+    found = first["caller_community"]
+    community = None if found is None else CommunityRef(found, first["slug"], first["readable_name"])
+    return Caller(first["driver_id"], community), Candidates(plugin, rows if first["id"] else [])
+
+
 async def choose(
     pool: Pool, vault: Vault, community_id: str, plugin: str, platform_id: str | None
 ) -> tuple[InstanceData, datetime]:
-    """The community's instance a request means, and the database's time.
-
-    Raises NotFound when the plugin is not enabled, Conflict when several fit and none is named.
-    """
-    rows = await pool.fetch(_BY_COMMUNITY, community_id, plugin)
-    if platform_id is not None:
-        rows = [row for row in rows if row["community_platform_id"] == platform_id]
-    if not rows:
-        named = "" if platform_id is None else f" with community_platform_id {platform_id!r}"
-        raise NotFound(f"the plugin {plugin!r} is not enabled for this community{named}")
-    if len(rows) > 1:
-        raise Conflict(
-            f"the community has {len(rows)} instances of {plugin!r}; say which one with community_platform_id",
-            slug="ambiguous-instance",
-        )
-    return _data(rows[0], vault), rows[0]["now"]
+    """The community's instance a request means, and the database's time. Raises as `Candidates.choose` does."""
+    return (await candidates(pool, community_id, plugin)).choose(vault, platform_id)
 
 
 def _data(row: asyncpg.Record, vault: Vault) -> InstanceData:

@@ -23,12 +23,14 @@ class Finished:
     output: str
 
 
-async def run(*command: str, cwd: Path = ROOT, stdin: str = "", seconds: float = 90, **variables: str) -> Finished:
+async def run(
+    *command: str, variables: Mapping[str, str] | None = None, cwd: Path = ROOT, stdin: str = "", seconds: float = 90
+) -> Finished:
     """Run a command to its end, while this process goes on serving. Raises TimeoutError."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env={**_outside(), **variables},
+        env={**_outside(), **(variables or {})},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -42,9 +44,9 @@ async def run(*command: str, cwd: Path = ROOT, stdin: str = "", seconds: float =
     return Finished(process.returncode or 0, output.decode())
 
 
-async def run_shell(script: str, cwd: Path = ROOT, **variables: str) -> Finished:
+async def run_shell(script: str, variables: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Finished:
     """Feed a script to bash line by line, stopping at the first that fails."""
-    return await run("bash", "-euo", "pipefail", cwd=cwd, stdin=script, **variables)
+    return await run("bash", "-euo", "pipefail", variables=variables, cwd=cwd, stdin=script)
 
 
 def shell_names(server: Server) -> dict[str, str]:

@@ -25,7 +25,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 async def test_its_python_runs(page: Path, server: Server, tmp_path: Path) -> None:
     code = tmp_path / f"page_{page.stem.replace('-', '_')}.py"
     code.write_text(as_module(page))
-    done = await run(sys.executable, "-m", "tests.docs.run_page", str(code), **program_names(server))
+    done = await run(sys.executable, "-m", "tests.docs.run_page", str(code), variables=program_names(server))
     assert done.code == 0, f"{page}:\n{done.output}"
 
 

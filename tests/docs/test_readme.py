@@ -29,7 +29,7 @@ def answers(output: str) -> list[Any]:
 
 
 async def test_the_walk_through_works_line_by_line(server: Server) -> None:
-    done = await run_shell(shell(README).replace("9000", str(free_port())), **shell_names(server))
+    done = await run_shell(shell(README).replace("9000", str(free_port())), shell_names(server))
 
     assert done.code == 0, done.output
     headers = done.output.lower()
@@ -53,7 +53,7 @@ async def test_the_receiver_refuses_what_another_secret_signed(server: Server) -
         ' -H "webhook-timestamp: $(date +%s)" -H "webhook-signature: v1,AAAA"; do sleep 0.1; done\n'
         "kill $receiver\n"
     )
-    done = await run_shell(script, PORT=port, SECRET=server.signing_secret)
+    done = await run_shell(script, {"PORT": port, "SECRET": server.signing_secret})
     assert done.code == 0, done.output
     assert "401" in done.output
     assert "✗ refused" in done.output
@@ -66,7 +66,7 @@ async def test_the_environment_is_that_of_the_gateway_in_this_folder(tmp_path: P
     (tmp_path / ".metagov/dev.json").write_text(json.dumps(kept))
     script = f'. "{ROOT}/examples/env.sh"\necho "$URL $KEY $SECRET"\n'
     assert (await run_shell(script, cwd=tmp_path)).output == "http://127.0.0.1:1 mgk_x whsec_x\n"
-    assert (await run_shell(script, cwd=tmp_path, KEY="mgk_y")).output == "http://127.0.0.1:1 mgk_y whsec_x\n"
+    assert (await run_shell(script, {"KEY": "mgk_y"}, cwd=tmp_path)).output == "http://127.0.0.1:1 mgk_y whsec_x\n"
 
 
 async def test_the_plugin_is_one_and_greets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

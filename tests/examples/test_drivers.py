@@ -33,7 +33,7 @@ needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed here
 
 @each_driver
 async def test_it_hears_the_winner(command: tuple[str, ...], server: Server, tmp_path: Path) -> None:
-    done = await run(*command, cwd=tmp_path, **program_names(server))
+    done = await run(*command, cwd=tmp_path, variables=program_names(server))
     assert done.code == 0, done.output
     assert "callback received, signature verified: completed" in done.output
     assert any(f"the winner is {tree}" in done.output for tree in ("apple tree", "pear tree", "cherry tree"))
@@ -53,10 +53,10 @@ async def test_it_says_what_to_do(command: tuple[str, ...], server: Server, tmp_
     without = await run(*command, cwd=tmp_path)
     assert (without.code, without.output.count("\n")) == (1, 1)
     assert "start `make run` and come back to its folder" in without.output
-    wrong = await run(*command, cwd=tmp_path, **{**program_names(server), "METAGOV_API_KEY": "mgk_wrong"})
+    wrong = await run(*command, cwd=tmp_path, variables={**program_names(server), "METAGOV_API_KEY": "mgk_wrong"})
     assert (wrong.code, wrong.output.count("\n")) == (1, 1)
     assert "401, this API key is unknown or revoked" in wrong.output
-    away = await run(*command, cwd=tmp_path, **{**program_names(server), "METAGOV_URL": "http://127.0.0.1:9"})
+    away = await run(*command, cwd=tmp_path, variables={**program_names(server), "METAGOV_URL": "http://127.0.0.1:9"})
     assert (away.code, away.output.count("\n")) == (1, 1)
     assert "start it with `make run`" in away.output
 
