@@ -32,7 +32,6 @@ from app.openapi import build_document
 _ROUTERS = (
     app.installs.catalog.router,  # first: `/plugin/<p>/metadata` is not an instance's id
     app.installs.routes.router,
-    app.actions.routes.router,
     app.processes.routes.router,
     app.inbound.routes.router,
     app.events.routes.router,
@@ -64,9 +63,11 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             yield
 
     api = FastAPI(title="Metagov Gateway", lifespan=lifespan, redoc_url=None)
+    # First, because routes are tried one after the other and these are asked for the most.
+    api.router.routes.append(Route("/api/hooks/{path:path}", _Hooks(api), methods=["POST"], include_in_schema=False))
+    api.router.routes += app.actions.routes.ROUTES
     for router in _ROUTERS:
         api.include_router(router)
-    api.router.routes.append(Route("/api/hooks/{path:path}", _Hooks(api), methods=["POST"], include_in_schema=False))
     install_error_handlers(api)
     api.add_middleware(IdempotentPosts, db=lambda: api.state.db, vault=vault)
     api.add_middleware(GuardInput)

@@ -36,6 +36,8 @@ from app.processes.advance import advance_due, perform_effects_due
 _PAUSE_AFTER_ERROR = 1.0
 _SCHEDULE_SECONDS = 5.0
 _BEAT_SECONDS = 10.0
+_STOP_SECONDS = 6.0
+"""How long work in hand may take to finish; what is cut off is taken up again when its lease ends."""
 
 Drain = Callable[[], Awaitable[int]]
 
@@ -86,10 +88,11 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
     stop = stop or _stop_on_signals()
     async with open_gateway(settings, plugins) as gateway, open_drains(gateway) as drains:
         bells = Bells(name for name, _ in drains.items())
-        tasks = [
-            asyncio.create_task(_loop(name, drain, bells, settings.sweep_seconds)) for name, drain in drains.items()
+        loops = [
+            asyncio.create_task(_loop(name, drain, bells, settings.sweep_seconds, stop))
+            for name, drain in drains.items()
         ]
-        tasks += [
+        tasks = [
             asyncio.create_task(_listen(bells, settings)),
             asyncio.create_task(_every(_SCHEDULE_SECONDS, lambda: schedule_polls(gateway.inbox))),
             asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
@@ -97,9 +100,11 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
         ]
         _log.info("worker ready")
         await stop.wait()
-        for task in tasks:
+        bells.ring(*(name for name, _ in drains.items()))
+        await asyncio.wait(loops, timeout=_STOP_SECONDS)
+        for task in loops + tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*loops, *tasks, return_exceptions=True)
 
 
 async def _listen(bells: Bells, settings: Settings) -> None:
@@ -107,8 +112,9 @@ async def _listen(bells: Bells, settings: Settings) -> None:
         await bells.listen(redis)
 
 
-async def _loop(name: str, drain: Drain, bells: Bells, sweep: float) -> None:
-    while True:
+async def _loop(name: str, drain: Drain, bells: Bells, sweep: float, stop: asyncio.Event) -> None:
+    """Drain one queue, batch after batch, until `stop` is set."""
+    while not stop.is_set():
         try:
             done = await drain()
         except Exception:

@@ -206,9 +206,7 @@ class Processes:
 
 
 @pytest.fixture(params=["json", "console"])
-async def processes(
-    request: pytest.FixtureRequest, worker_name: str, tmp_path: Path
-) -> AsyncIterator[Processes]:
+async def processes(request: pytest.FixtureRequest, worker_name: str, tmp_path: Path) -> AsyncIterator[Processes]:
     name = f"{worker_name}_secrets"
     settings = make_settings(await create_database(name))
     async with Database(settings) as db, db.begin() as session:

@@ -36,7 +36,7 @@ async def test_foreign_ids_are_404(driver: Driver, theirs: dict[str, Any], own: 
     header = {"X-Metagov-Community": "town"} if own else {}
     if own:
         await driver.put(plugins=[PROBE])
-        calls = [
+        calls: list[tuple[str, str, Any]] = [
             ("GET", f"plugin/probe/{theirs['instance']}", None),
             ("PATCH", f"plugin/probe/{theirs['instance']}", {"enabled": False}),
             ("PATCH", f"plugin/probe/{theirs['instance']}", {"config": {"label": "b"}}),

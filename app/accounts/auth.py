@@ -15,6 +15,7 @@ from app.core.db import Database
 from app.core.errors import BadRequest, NotFound, Unauthenticated
 
 COMMUNITY_HEADER = "X-Metagov-Community"
+NO_COMMUNITY = "you have no community with this slug"
 
 _AUTHENTICATE = """
 SELECT k.driver_id, c.id, c.slug, c.readable_name
@@ -116,7 +117,7 @@ async def community_in_path(request: Request, db: Db, slug: str) -> tuple[str, C
     """The calling driver and the community in the path. Raises NotFound, for another driver's too."""
     caller = await authenticate(db, request.headers.get("authorization"), slug)
     if caller.community is None:
-        raise NotFound("you have no community with this slug")
+        raise NotFound(NO_COMMUNITY)
     return caller.driver_id, caller.community
 
 

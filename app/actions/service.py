@@ -67,9 +67,7 @@ async def perform(
     async with _turn(use, spec, instance) as epoch:
         if epoch is not None:
             # What was read before the turn came may be stale by now.
-            instance, now = await instances.choose(
-                use.db.pool, use.vault, instance.community_id, plugin, platform_id
-            )
+            instance, now = await instances.choose(use.db.pool, use.vault, instance.community_id, plugin, platform_id)
         try:
             bound = use.host.bind(instance, now=now, idempotency_key=idempotency_key)
         except UnreadableInstance as error:

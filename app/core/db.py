@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -24,6 +25,7 @@ from app.core.settings import Settings
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _CONNECT_TIMEOUT = 3.0
+_CLOSE_SECONDS = 2.0
 _POOL_TIMEOUT = 20.0
 _SERVER_SETTINGS = {
     "application_name": "metagov",
@@ -109,6 +111,8 @@ class Database:
 
     async def __aexit__(self, *exc: object) -> None:
         if self._pool is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
             self._pool.terminate()
         await self.engine.dispose()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from app.accounts.auth import CommunityRef
-from app.core.crypto import Vault
+from app.accounts.auth import NO_COMMUNITY, CommunityRef, required_key, unknown_key
+from app.core.crypto import Vault, hash_api_key
 from app.core.db import Pool
 from app.core.errors import NotFound
 from app.core.paging import decode_cursor, encode_cursor
@@ -25,6 +25,14 @@ _INSTANCES = f"""
 _ONE = f"""
     SELECT {_COLUMNS} FROM instances i
     WHERE i.community_id = $1 AND i.plugin = $2 AND i.id = $3 AND i.deleted_at IS NULL
+"""  # noqa: S608 -- constants only
+# One row per instance; one without an instance when there is none; none when the key is wrong.
+_OWN_COMMUNITY = f"""
+    SELECT c.slug, c.readable_name, {_COLUMNS}
+    FROM api_keys k
+    LEFT JOIN communities c ON c.driver_id = k.driver_id AND c.slug = $2 AND c.deleted_at IS NULL
+    LEFT JOIN instances i ON i.community_id = c.id AND i.deleted_at IS NULL
+    WHERE k.hash = $1 AND k.revoked_at IS NULL ORDER BY i.id
 """  # noqa: S608 -- constants only
 _COMMUNITIES = f"""
     SELECT c.slug, c.readable_name, {_COLUMNS}
@@ -42,6 +50,18 @@ async def read_community(pool: Pool, host: Host, vault: Vault, community: Commun
     """A community as drivers see it."""
     rows = await pool.fetch(_INSTANCES, community.id, "", _ALL)
     return _community(host, vault, community.slug, community.readable_name, rows)
+
+
+async def read_own_community(
+    pool: Pool, host: Host, vault: Vault, authorization: str | None, slug: str
+) -> CommunityOut:
+    """The calling driver's community of this slug, in one statement. Raises Unauthenticated or NotFound."""
+    rows = await pool.fetch(_OWN_COMMUNITY, hash_api_key(required_key(authorization)), slug)
+    if not rows:
+        raise unknown_key()
+    if rows[0]["slug"] is None:
+        raise NotFound(NO_COMMUNITY)
+    return _community(host, vault, slug, rows[0]["readable_name"], rows)
 
 
 async def page_communities(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
+import httpx
 import pytest
 
 from app.accounts.idempotency import forget_old_keys
@@ -27,7 +29,7 @@ async def count(driver: Driver, slug: str = "town") -> int:
     return int((await driver.act("probe.read", slug=slug)).json()["count"])
 
 
-async def add(driver: Driver, key: str, by: int = 1):  # type: ignore[no-untyped-def]
+async def add(driver: Driver, key: str, by: int = 1) -> httpx.Response:
     return await driver.post("action/probe.count", {"parameters": {"by": by}}, Idempotency_Key=key)
 
 
@@ -111,26 +113,23 @@ async def test_keys_of_two_drivers_have_nothing_to_do_with_each_other(town: Driv
 
 
 async def test_a_secret_shown_once_is_sealed_in_the_database(driver: Driver, gateway: Gateway) -> None:
-    asked = {"json": {"url": "http://127.0.0.1:9/x"}, "headers": {"Idempotency-Key": "k"}}
-    first = await driver.http.post("/api/internal/driver/endpoints", **asked)  # type: ignore[arg-type]
+    asked: Any = {"json": {"url": "http://127.0.0.1:9/x"}, "headers": {"Idempotency-Key": "k"}}
+    first = await driver.http.post("/api/internal/driver/endpoints", **asked)
     assert first.status_code == 201
     secret = first.json()["secret"]
     row = await gateway.db.pool.fetchrow("SELECT * FROM idempotency_keys")
     assert row is not None
     assert secret not in repr(row)
     assert secret in gateway.vault.open(row["answer"])[2]
-    again = await driver.http.post("/api/internal/driver/endpoints", **asked)  # type: ignore[arg-type]
+    again = await driver.http.post("/api/internal/driver/endpoints", **asked)
     assert (again.status_code, again.json()) == (201, first.json())
     assert len((await driver.http.get("/api/internal/driver/endpoints")).json()["endpoints"]) == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "\u00a0"])
 async def test_unusable_keys(town: Driver, key: str) -> None:
-    answer = await town.http.post(
-        "/api/action/probe.count",
-        json={},
-        headers={"X-Metagov-Community": "town", "Idempotency-Key": key.encode("latin-1")},  # type: ignore[dict-item]
-    )
+    headers: Any = {"X-Metagov-Community": "town", "Idempotency-Key": key.encode("latin-1")}
+    answer = await town.http.post("/api/action/probe.count", json={}, headers=headers)
     problem(answer, 422)
     assert await count(town) == 0
 

@@ -38,7 +38,9 @@ def test_where_the_key_is_found() -> None:
     assert api_key_of(basic("x", "a:b")) == "a:b"
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic", "Basic !!", "Basic /w==", "Digest x", "mgk_abc"])
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", "Basic", "Basic !!", "Basic /w==", "Digest x", "mgk_abc"]
+)
 def test_where_there_is_none(header: str | None) -> None:
     assert api_key_of(header) == ""
 

@@ -162,7 +162,7 @@ async def test_lists_have_pages(driver: Driver, other_driver: Driver) -> None:
         await driver.put(slug, plugins=[DICE, PROBE])
     await other_driver.put("foreign")
     seen: list[str] = []
-    after = {}
+    after: dict[str, Any] = {}
     for size in (2, 2, 1):
         page = (await driver.http.get("/api/internal/community", params={"limit": 2, **after})).json()
         assert [len(page["communities"])] == [size]
@@ -177,7 +177,9 @@ async def test_lists_have_pages(driver: Driver, other_driver: Driver) -> None:
 
 async def test_plugins_have_pages(driver: Driver) -> None:
     teams = [f"T{number}" for number in range(3)]
-    plugins = [{"name": "probe", "config": {"label": t, "webhook_secret": "s"}, "community_platform_id": t} for t in teams]
+    plugins = [
+        {"name": "probe", "config": {"label": t, "webhook_secret": "s"}, "community_platform_id": t} for t in teams
+    ]
     await driver.put(plugins=plugins)
     first = (await driver.get("plugin", limit=2)).json()
     second = (await driver.get("plugin", limit=2, after=first["next"])).json()

@@ -226,8 +226,6 @@ async def test_an_equal_put_changes_nothing(town: Driver, gateway: Gateway) -> N
 
 
 async def test_two_patches_at_once_lose_nothing(town: Driver, probe: Any) -> None:
-    import asyncio
-
     await asyncio.gather(
         patch(town, probe, config={"label": "b"}),
         patch(town, probe, config={"token": None}),

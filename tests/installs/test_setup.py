@@ -11,8 +11,8 @@ from app.gateway import Gateway
 from metagov_sdk import Rejected, Retry, Unauthorized
 from tests.conftest import Driver
 from tests.support import probe as plugin
-from tests.support.problems import problem
 from tests.support.probe import BEHAVIOUR, LOG, Probe, ProbeConfig
+from tests.support.problems import problem
 
 HEADER = {"X-Metagov-Community": "town"}
 
