@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -124,6 +125,7 @@ class Driver:
     api_key: str
     signing_secret: str
     http: httpx.AsyncClient
+    db: Database
 
     async def put(self, slug: str = "town", plugins: list[dict[str, Any]] | None = None, **body: Any) -> httpx.Response:
         """PUT a community."""
@@ -137,13 +139,23 @@ class Driver:
         )
 
     async def get(self, path: str, slug: str = "town", **query: Any) -> httpx.Response:
-        """GET with the community header."""
+        """GET with the community header; events are read once all that is committed can be seen."""
+        if path == "events":
+            await settle(self.db)
         return await self.http.get(f"/api/internal/{path}", params=query, headers={"X-Metagov-Community": slug})
 
     async def post(self, path: str, body: Any = None, slug: str = "town", **headers: str) -> httpx.Response:
         """POST with the community header."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.http.post(f"/api/internal/{path}", json=body, headers={"X-Metagov-Community": slug, **names})
+
+
+async def settle(db: Database) -> None:
+    """Until every committed event is below the line that readers stop at: any transaction on the server holds it up."""
+    behind = "SELECT EXISTS (SELECT FROM events WHERE xid >= pg_snapshot_xmin(pg_current_snapshot()))"
+    async with asyncio.timeout(10):
+        while await db.pool.fetchval(behind):
+            await asyncio.sleep(0.01)
 
 
 async def new_driver(gateway: Gateway, app: FastAPI, name: str) -> Driver:
@@ -154,7 +166,7 @@ async def new_driver(gateway: Gateway, app: FastAPI, name: str) -> Driver:
     client = httpx.AsyncClient(
         transport=transport, base_url="http://gateway.test", headers={"Authorization": f"Bearer {made.api_key}"}
     )
-    return Driver(made.id, made.api_key, made.signing_secret, client)
+    return Driver(made.id, made.api_key, made.signing_secret, client, gateway.db)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from app.runtime import instances
 from app.runtime.calls import PluginCrashed, as_problem, commit, needs_auth, run
 from app.runtime.instances import Candidates
 from app.runtime.models import InstanceState
-from app.runtime.turns import turn
+from app.runtime.turns import Turns
 from metagov_sdk import ActionSpec, PluginError, Unauthorized
 
 _PATIENCE = 10.0
@@ -33,6 +33,7 @@ class Performer:
     vault: Vault
     wake: Wake
     timeout: float
+    turns: Turns = field(default_factory=Turns)
 
 
 def find_action(host: Host, name: str) -> tuple[str, ActionSpec]:
@@ -101,5 +102,5 @@ async def _turn(use: Performer, spec: ActionSpec, instance: InstanceData) -> Asy
     if not spec.exclusive:
         yield None
         return
-    async with turn(use.db, instance.id, lease=use.timeout + 5, patience=_PATIENCE) as epoch:
+    async with use.turns.take(use.db, instance.id, lease=use.timeout + 5, patience=_PATIENCE) as epoch:
         yield epoch

@@ -17,7 +17,7 @@ from app.events.schemas import envelope
 
 _PAGE = """
 SELECT id, community, instance_id AS instance, source, event_type, timestamp, data::text AS data,
-       initiator::text AS initiator, era, xid::text AS xid, seq
+       initiator::text AS initiator, era, xid::text AS xid_text, seq
 FROM events
 WHERE driver_id = $1
   AND (era, xid, seq) > ($2::int, $3::text::xid8, $4::bigint)
@@ -25,7 +25,7 @@ WHERE driver_id = $1
   AND ($5::text IS NULL OR event_type = $5)
   AND ($6::text IS NULL OR source = $6)
   AND ($7::text IS NULL OR community = $7)
-ORDER BY era, xid, seq
+ORDER BY events.era, events.xid, events.seq
 LIMIT $8
 """
 
@@ -47,7 +47,7 @@ async def read_page(
     rows = await pool.fetch(_PAGE, driver_id, *position, event_type, source, community, limit)
     if rows:
         last = rows[-1]
-        position = [last["era"], last["xid"], last["seq"]]
+        position = [last["era"], last["xid_text"], last["seq"]]
     return [_event(row) for row in rows], encode_cursor(position)
 
 

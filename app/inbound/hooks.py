@@ -16,7 +16,7 @@ from app.core.limits import TokenBuckets
 from app.core.metrics import RECEIPTS
 from app.core.wake import Wake
 from app.host.binding import InstanceData
-from app.inbound.store import Incoming, Verdict, ingest
+from app.inbound.store import Incoming, Intake, Verdict
 from app.inbound.targets import Address, Targets
 from app.inbound.wakes import apply_wakes
 from metagov_sdk import Headers, HookRequest, Reply, Unsigned, WebhookSpec
@@ -41,6 +41,7 @@ class HooksApp:
     def __init__(self, targets: Targets, wake: Wake) -> None:
         self._targets = targets
         self._wake = wake
+        self._intake = Intake(targets.db)
         self._in_flight = 0
         self._wakes = TokenBuckets(rate=1, burst=30)
 
@@ -103,7 +104,7 @@ class HooksApp:
             batch = [
                 Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body) for data in found
             ]
-            verdicts = await ingest(self._targets.db.pool, batch)
+            verdicts = await self._intake.store(batch)
             if "stale" not in verdicts:
                 return "stored" if "stored" in verdicts else "repeated"
             self._targets.forget(address)

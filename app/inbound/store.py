@@ -1,16 +1,29 @@
-"""Storing webhooks: one statement per batch decides, for each, between stored, repeated and out of date."""
+"""Storing webhooks: one statement per batch decides, for each, between stored, repeated and out of date.
+
+Webhooks that arrive while a batch is being committed make up the next one: under load many share a commit, and one
+that comes alone waits for nobody.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.db import Pool
+import asyncpg
+
+from app.core.db import Database, Pool
 from app.core.ids import new_id
 
 Verdict = Literal["stored", "repeated", "stale"]
+
+MOST_ROWS = 256
+MOST_BYTES = 4 * 1024 * 1024
+_FLUSHES = 2
+"""Batches in flight at once: while one waits for the disk, the next is on its way."""
 
 _DROPPED_HEADERS = frozenset({"authorization", "cookie"})
 
@@ -52,6 +65,70 @@ class Incoming:
     key: str | None
     headers: Sequence[tuple[str, str]]
     body: bytes
+
+
+class Intake:
+    """Stores webhooks in batches. One per API process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._waiting: deque[tuple[Incoming, asyncio.Future[Verdict]]] = deque()
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    async def store(self, items: Sequence[Incoming]) -> list[Verdict]:
+        """Store webhooks; returns after the commit, with one verdict each, in order.
+
+        Raises what the database raises; data that it refuses fails no webhook but its own.
+        """
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, answers, strict=True))
+        if len(self._flushes) < _FLUSHES:
+            flush = loop.create_task(self._flush())
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
+        return await asyncio.gather(*answers)
+
+    async def _flush(self) -> None:
+        while batch := self._take():
+            await self._ingest(batch)
+
+    def _take(self) -> list[tuple[Incoming, asyncio.Future[Verdict]]]:
+        """The longest-waiting webhooks, as many as one statement should hold, and at least one."""
+        batch: list[tuple[Incoming, asyncio.Future[Verdict]]] = []
+        size = 0
+        while self._waiting and len(batch) < MOST_ROWS:
+            size += len(self._waiting[0][0].body)
+            if batch and size > MOST_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _ingest(self, batch: Sequence[tuple[Incoming, asyncio.Future[Verdict]]]) -> None:
+        try:
+            verdicts = await ingest(self._db.pool, [item for item, _ in batch])
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            middle = len(batch) // 2
+            await self._ingest(batch[:middle])
+            await self._ingest(batch[middle:])
+        except BaseException as error:
+            # Each request has to hear of it, whatever it is, or it would wait for ever.
+            _fail(batch, error if isinstance(error, Exception) else ConnectionError("stopped before the commit"))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, answer), verdict in zip(batch, verdicts, strict=True):
+                if not answer.done():
+                    answer.set_result(verdict)
+
+
+def _fail(batch: Sequence[tuple[Incoming, asyncio.Future[Verdict]]], error: Exception) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(error)
 
 
 async def ingest(pool: Pool, batch: Sequence[Incoming]) -> list[Verdict]:

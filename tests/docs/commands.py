@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,13 @@ async def run(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(stdin.encode()), seconds)
     except TimeoutError:
-        process.kill()
+        # With whatever it left running in the background.
+        os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         raise
     return Finished(process.returncode or 0, output.decode())

@@ -67,14 +67,15 @@ async def test_every_command_of_it_works(tmp_path: Path, worker_name: str, monke
     await drop_database(name)
 
     assert used.code == 0, used.output
-    community, noted, stored, events, started, *hands, closed = answers(used.output)
+    community, noted, stored, events, started, *hands, pending, closed = answers(used.output)
     assert [plugin["name"] for plugin in community["plugins"]] == ["town-hall"]
     assert noted == {"text": "Mend the gate"}
     assert stored == {"status": "stored"}
     assert [event["data"] for event in events["events"]] == [{"text": "The well is dry", "author": "ada"}]
     assert started["status"] == "pending"
     assert hands == [{"status": "stored"}] * 3
-    assert closed["outcome"] == {"raised": 2}
+    assert (pending["status"], pending["outcome"]) == ("pending", {"raised": 2})
+    assert (closed["status"], closed["outcome"]) == ("completed", {"raised": 2})
 
 
 def test_what_it_shows_is_what_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.events.service import NewEvent, record
 from app.gateway import Gateway
-from tests.conftest import Driver
+from tests.conftest import Driver, settle
 
 
 def event(driver: Driver, number: int) -> NewEvent:
@@ -20,7 +20,7 @@ async def read_all(driver: Driver, after: str | None = None, limit: int = 50) ->
     cursor = after
     while True:
         query: dict[str, Any] = {"limit": limit} | ({"after": cursor} if cursor else {})
-        page = (await driver.get("events", **query)).json()
+        page = (await driver.http.get("/api/internal/events", params=query)).json()
         numbers += [item["data"]["number"] for item in page["events"]]
         cursor = page["next"]
         if not page["events"]:
@@ -34,6 +34,7 @@ async def test_an_event_that_commits_late_is_not_skipped(driver: Driver, gateway
         async with gateway.db.begin() as quick:
             await record(quick, [event(driver, 2)])
         seen, cursor = await read_all(driver)
+    await settle(gateway.db)
     more, _ = await read_all(driver, cursor)
     assert sorted(seen + more) == [1, 2]
     assert (await read_all(driver))[0] == seen + more, "a second reader sees the same order"
@@ -55,6 +56,7 @@ async def test_many_writers_and_a_reader_that_follows(driver: Driver, gateway: G
         numbers, cursor = await read_all(driver, cursor, limit=7)
         seen += numbers
     await writers
+    await settle(gateway.db)
     seen += (await read_all(driver, cursor))[0]
     assert len(seen) == len(set(seen)) == 60
 
@@ -75,3 +77,12 @@ async def test_nul_characters_and_key_order_survive(driver: Driver, gateway: Gat
     assert answer.status_code == 200
     assert list(answer.json()["events"][0]["data"]) == ["z", "a", "number"]
     assert answer.json()["events"][0]["data"]["z"] == "a\0b"
+
+
+async def test_transactions_are_ordered_as_numbers(driver: Driver, gateway: Gateway) -> None:
+    async with gateway.db.begin() as session:
+        ids = await record(session, [event(driver, number) for number in range(4)])
+    for xid, event_id in zip((9, 10, 99, 100), ids, strict=True):
+        await gateway.db.pool.execute("UPDATE events SET xid = $1::text::xid8 WHERE id = $2", str(xid), event_id)
+    await settle(gateway.db)
+    assert (await read_all(driver, limit=1))[0] == [0, 1, 2, 3]
