@@ -18,12 +18,16 @@ from benchmarks.suite import measure
 
 @click.command()
 @click.option("--scale", default=1.0, show_default=True, type=click.FloatRange(0.001, 10), help="Share of the load.")
-def main(scale: float) -> None:
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 99), help="Rounds; medians are shown.")
+def main(scale: float, rounds: int) -> None:
     """Measure the gateway beside its yardsticks."""
     console = Console(stderr=True, highlight=False)
-    with tempfile.TemporaryDirectory(prefix="metagov-bench-", ignore_cleanup_errors=True) as folder:
-        with console.status("starting Postgres, Valkey, API and worker") as status, open_stack(Path(folder)) as stack:
-            document = measure(stack, scale, status.update)
+    with (
+        tempfile.TemporaryDirectory(prefix="metagov-bench-", ignore_cleanup_errors=True) as folder,
+        console.status("starting Postgres, Valkey, API and worker") as status,
+        open_stack(Path(folder)) as stack,
+    ):
+        document = measure(stack, scale, rounds, status.update)
     console.print(_table(document["figures"]))
     for name, failure in document["failures"].items():
         console.print(f"[red]{failure['count']} requests failed[/]: {name}: {failure['first']}", markup=True)

@@ -51,7 +51,7 @@ def random_int(api_key: str) -> bytes:
 
 
 def webhook(event: str = "issues") -> bytes:
-    """POST of a signed GitHub webhook, its delivery id unique in each; a `ping` is verified, answered and not stored."""
+    """POST of a signed GitHub webhook, its delivery id unique. A `ping` is verified and answered, not stored."""
     body = issues_opened()
     headers = {
         "content-type": "application/json",

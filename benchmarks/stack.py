@@ -1,4 +1,4 @@
-"""All that is measured, running: Postgres and Valkey of our own, API and worker, the yardstick's server, the generator."""
+"""All that is measured, running: Postgres, Valkey, API and worker, the yardstick's server, the load generator."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import asyncpg
 import httpx
 import psutil
 from cryptography.fernet import Fernet
+from pydantic import SecretStr
 
 from app.accounts.service import create_driver
 from app.core.crypto import Vault
@@ -53,7 +54,8 @@ class Stack:
 
     def run(self, job: dict[str, Any]) -> Result:
         """Have the generator do a job."""
-        assert self.generator.stdin is not None and self.generator.stdout is not None
+        assert self.generator.stdin is not None
+        assert self.generator.stdout is not None
         self.generator.stdin.write(json.dumps(job) + "\n")
         self.generator.stdin.flush()
         answer = self.generator.stdout.readline()
@@ -96,7 +98,7 @@ def open_stack(folder: Path) -> Iterator[Stack]:
     with contextlib.ExitStack() as closing:
         closing.callback(stop_all, postgres, valkey)
         settings = Settings(
-            database_url=postgres.url, redis_url=valkey.url, secret_keys=Fernet.generate_key().decode()  # type: ignore[arg-type]  # pydantic wraps it
+            database_url=postgres.url, redis_url=valkey.url, secret_keys=SecretStr(Fernet.generate_key().decode())
         )
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("METAGOV_")},

@@ -14,7 +14,6 @@ from benchmarks.load import Result
 from benchmarks.stack import Stack
 
 CONNECTIONS = 16
-ROUNDS = 3
 _SECONDS = 3.0
 _WARM_UP_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
@@ -50,8 +49,8 @@ COMPARISONS = (
 )
 
 
-def measure(stack: Stack, scale: float, say: Say) -> dict[str, Any]:
-    """Run the suite with `scale` times the usual load. Returns the document that is printed; see `failures`."""
+def measure(stack: Stack, scale: float, count: int, say: Say) -> dict[str, Any]:
+    """Run the suite with `scale` times the usual load, `count` rounds of it. Returns the document that is printed."""
     say("waiting until the processes are idle")
     time.sleep(_IDLE_SECONDS * scale)
     figures = [_memory(stack, "API", stack.api), _memory(stack, "worker", stack.worker)]
@@ -61,9 +60,9 @@ def measure(stack: Stack, scale: float, say: Say) -> dict[str, Any]:
     for load in loads.values():
         load(_WARM_UP_SECONDS * scale)
     rounds: dict[str, list[Result]] = {name: [] for name in loads}
-    for number in range(ROUNDS):
+    for number in range(count):
         for name, load in loads.items():
-            say(f"round {number + 1} of {ROUNDS}: {name}")
+            say(f"round {number + 1} of {count}: {name}")
             rounds[name].append(load(_SECONDS * scale))
     figures += [_compare(comparison, rounds) for comparison in COMPARISONS]
     return {
@@ -78,11 +77,11 @@ def measure(stack: Stack, scale: float, say: Say) -> dict[str, Any]:
         },
         "conditions": {
             "connections": CONNECTIONS,
-            "rounds": ROUNDS,
+            "rounds": count,
             "seconds_per_round": _SECONDS * scale,
             "statistic": "median of the rounds, which take turns with their yardsticks'",
-            "generator": "a process of its own; `cpu` is its CPU seconds per second: below 1 it was waiting, not limiting; "
-            "`generator ceiling` is what it reaches against a server that does nothing",
+            "generator": "a process of its own; `cpu` is its CPU seconds per second: below 1 it was waiting, "
+            "not limiting; `generator ceiling` is what it reaches against a server that does nothing",
         },
     }
 
@@ -139,7 +138,7 @@ def _run(stack: Stack, job: dict[str, Any], seconds: float) -> Result:
 
 
 def _drain(stack: Stack) -> None:
-    """Drop what the worker has not handled yet, so that it takes nothing from the next load; wait for its batch in hand."""
+    """Drop what the worker has not handled, so that it disturbs no other load, and wait for its last batch."""
     stack.execute("UPDATE receipts SET next_at = NULL WHERE next_at IS NOT NULL AND lease_until IS NULL")
     end = time.monotonic() + _DRAIN_SECONDS
     while stack.execute("SELECT FROM receipts WHERE next_at IS NOT NULL") != "SELECT 0":

@@ -97,6 +97,8 @@ class Signal:
 class Received:
     """A signal as it stands in the mailbox. `position` orders signals; the last writer is the highest position.
 
+    Signals may be applied out of their order (webhooks' handlers run side by side): keep what decides by `position`.
+
     `at` is the database's time at which it was stored (for a webhook: at which the webhook was).
     """
 

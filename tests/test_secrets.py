@@ -17,17 +17,20 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 
-from app.accounts.service import create_driver
+from app.accounts.service import NewDriver, create_driver
 from app.core.crypto import MASK, Vault
 from app.core.db import Database, Pool
 from app.core.errors import Invalid
 from app.gateway import Gateway
+from app.host.binding import InstanceData
 from app.host.config import check_config, masked, secret_fields
+from app.installs.plan import Wanted
 from metagov_sdk import Config, Model
 from tests.conftest import Driver, make_settings
 from tests.support.databases import create_database, drop_database
+from tests.support.probe import ProbeConfig
 from tests.support.problems import pointers, problem
 from tests.support.servers import free_port, stop, wait_ready
 from tests.support.sink import Sink
@@ -173,6 +176,17 @@ def test_secrets_inside_other_values() -> None:
     assert [error.pointer for error in caught.value.errors] == ["/config/by_name/y"]
     for value in (checked, again):
         assert "p1" not in repr(value)
+
+
+def test_what_holds_secrets_does_not_show_them() -> None:
+    """Exceptions carry such values, and a traceback prints what an exception carries."""
+    data = InstanceData("i", "probe", "c", "town", "d", "", 1, "enabled", {}, {"token": "hidden"}, 1, None, 0)
+    wanted = Wanted("probe", {"token": "hidden"}, None)
+    made = NewDriver("d", "one", "mgk_hidden", "whsec_hidden")
+    assert "hidden" not in repr([data, wanted, made])
+    with pytest.raises(ValidationError) as caught:
+        ProbeConfig.model_validate({"token": ["hidden"], "secrets": "hidden"})
+    assert "hidden" not in str(caught.value)
 
 
 def test_tracebacks_show_no_local_variables() -> None:

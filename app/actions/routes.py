@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from app.accounts.auth import COMMUNITY_HEADER, Caller, find_public, wrong_header
 from app.accounts.idempotency import derived_key
 from app.actions.schemas import ActionCall
 from app.actions.service import Performer, find_action, perform
 from app.core.errors import BadRequest, Invalid
+from app.core.http import PlainRoute
 from app.core.ids import new_id
 from app.runtime.instances import Candidates, authenticate_with_candidates, candidates
 from metagov_sdk import ActionSpec
@@ -67,6 +67,6 @@ async def _json(request: Request) -> Any:
 
 
 ROUTES = (
-    Route("/api/action/{name}", perform_action, methods=["POST"]),
-    Route("/api/internal/action/{name}", perform_action, methods=["POST"]),
+    PlainRoute("/api/action/{name}", perform_action, methods=["POST"]),
+    PlainRoute("/api/internal/action/{name}", perform_action, methods=["POST"]),
 )

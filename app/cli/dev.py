@@ -124,8 +124,10 @@ def _load_dotenv() -> None:
 
 def _set_defaults(host: str, port: int, ledger: Ledger) -> None:
     loopback = host in ("127.0.0.1", "localhost", "::1")
+    # A key from outside encrypts from now on; what this data dir's own key has sealed stays readable.
+    keys = [os.environ.get("METAGOV_SECRET_KEYS", ""), ledger["secret_keys"]]
+    os.environ["METAGOV_SECRET_KEYS"] = ",".join(filter(None, keys))
     defaults = {
-        "METAGOV_SECRET_KEYS": ledger["secret_keys"],
         "METAGOV_PUBLIC_URL": f"http://{host}:{port}",
         "METAGOV_ALLOW_PRIVATE_NETWORKS": "true",
         "METAGOV_METRICS_OPEN": "true" if loopback else "false",

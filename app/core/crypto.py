@@ -16,13 +16,17 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from app.core.errors import Conflict
+
 MASK = "********"
 API_KEY_PREFIX = "mgk_"
 SIGNING_SECRET_PREFIX = "whsec_"  # noqa: S105 -- the public prefix of Standard Webhooks secrets, not a secret
 
 
-class UnreadableSecret(Exception):
+class UnreadableSecret(Conflict):
     """A stored secret was encrypted with a key that METAGOV_SECRET_KEYS no longer holds."""
+
+    slug = "unreadable-secret"
 
 
 class Vault:

@@ -26,7 +26,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _CONNECT_TIMEOUT = 3.0
 _CLOSE_SECONDS = 2.0
-_POOL_TIMEOUT = 20.0
+_POOL_TIMEOUT = 30.0
 _SERVER_SETTINGS = {
     "application_name": "metagov",
     "timezone": "UTC",

@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from app.core.errors import (
     PROBLEM_JSON,
@@ -31,6 +33,14 @@ _BY_STATUS: dict[int, type[Problem]] = {
     413: TooLarge,
     422: Invalid,
 }
+
+
+class PlainRoute(Route):
+    """A route without FastAPI's machinery, for hot paths; it names itself for metrics as FastAPI's do."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        await super().handle(scope, receive, send)
 
 
 class Body(BaseModel):

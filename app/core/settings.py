@@ -18,9 +18,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="METAGOV_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    database_url: str = ""
+    database_url: Annotated[str, Field(repr=False)] = ""
     """postgresql://user:password@host/name. Unset: `metagov dev` starts a Postgres of its own."""
-    redis_url: str = ""
+    redis_url: Annotated[str, Field(repr=False)] = ""
     """redis://host:6379 or unix:///path. Unset: `metagov dev` starts a Valkey of its own."""
     public_url: str = "http://127.0.0.1:8000"
     """What platforms and drivers reach this service by; hook URLs start with it."""

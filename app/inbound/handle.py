@@ -17,7 +17,7 @@ from app.core.wake import Wake
 from app.host.binding import Host, InstanceData, UnreadableInstance
 from app.inbound.models import Receipt
 from app.runtime import instances
-from app.runtime.calls import PluginCrashed, commit, needs_auth, run
+from app.runtime.calls import Cause, PluginCrashed, commit, needs_auth, run
 from metagov_sdk import Emitted, Headers, HookRequest, PluginError, Rejected, Retry, Unauthorized
 
 BATCH = 100
@@ -75,7 +75,9 @@ async def _done(use: Inbox, receipt: Receipt, instance: InstanceData, emitted: E
         async with use.db.begin() as session:
             if not await work.finish(session, receipt, status="done", error=None):
                 raise work.LostLease
-            queues = await commit(session, use.host, instance, emitted, at=receipt.received_at)
+            queues = await commit(
+                session, use.host, instance, emitted, cause=Cause(receipt.received_at, receipt.position)
+            )
     except PluginCrashed as error:
         await _failed(use, receipt, instance, error)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, UniqueConstraint, func
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base
@@ -27,6 +27,8 @@ class Receipt(Base, WorkRow):
     """stored, retrying, done or dead; "running" is a live lease on one of the first two."""
     error: Mapped[str | None]
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    position: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('positions')"))
+    """Its place in the order of arrival, shared with signals."""
     headers: Mapped[list[Any]] = mapped_column(JSON)
     """[[name, value], …] as they came, without Authorization and Cookie."""
     body: Mapped[bytes] = mapped_column(LargeBinary)

@@ -32,14 +32,14 @@ _DROPPED_HEADERS = frozenset({"authorization", "cookie"})
 _INGEST = """
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bytea[])
-        AS t(id, instance_id, generation, hook, key, headers, body)
+        WITH ORDINALITY AS t(id, instance_id, generation, hook, key, headers, body, place)
 ), live AS (
     SELECT input.*, i.community_id, i.plugin
     FROM input JOIN instances i ON i.id = input.instance_id AND i.generation = input.generation
     WHERE i.status <> 'disabled' AND i.deleted_at IS NULL
 ), first AS (
     SELECT DISTINCT ON (instance_id, key) id, instance_id, key FROM live
-    WHERE key IS NOT NULL ORDER BY instance_id, key, id
+    WHERE key IS NOT NULL ORDER BY instance_id, key, place
 ), fresh AS (
     INSERT INTO seen (instance_id, key) SELECT instance_id, key FROM first
     ON CONFLICT DO NOTHING RETURNING instance_id, key
@@ -48,6 +48,7 @@ WITH input AS (
     SELECT l.id, l.community_id, l.instance_id, l.plugin, l.hook, l.headers::json, l.body
     FROM live l
     WHERE l.key IS NULL OR l.id IN (SELECT f.id FROM first f JOIN fresh USING (instance_id, key))
+    ORDER BY l.place
     RETURNING id
 )
 SELECT input.id, CASE WHEN s.id IS NOT NULL THEN 'stored' WHEN l.id IS NOT NULL THEN 'repeated' ELSE 'stale' END

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -124,6 +124,15 @@ async def _create(
     if options.callback_url is not None:
         callback = await callback_endpoint(session, driver_id, options.callback_url)
     lease = {"lease_until": func.clock_timestamp() + LEASE, "epoch": 1, "starting": True} if inline else {}
+    # A driver's key names one process for 24 hours; after that it is free again.
+    await session.execute(
+        update(ProcessRow)
+        .where(
+            ProcessRow.idempotency_key == idempotency_key,
+            ProcessRow.created_at < func.now() - text("interval '24 hours'"),
+        )
+        .values(idempotency_key=ProcessRow.id)
+    )
     added = await session.scalar(
         insert(ProcessRow)
         .values(

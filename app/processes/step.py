@@ -39,7 +39,7 @@ async def waiting_signals(session: AsyncSession, row: ProcessRow) -> Sequence[Si
             SignalRow.key == row.key,
             SignalRow.applied_at.is_(None),
         )
-        .order_by(SignalRow.position)
+        .order_by(SignalRow.position, SignalRow.id)
         .limit(_MOST_SIGNALS)
     )
     return (await session.scalars(query)).all()
@@ -67,9 +67,7 @@ async def fold(
             take(session, spec, row, _guard(spec, row, lambda state, got=received: spec.cls.on_signal(state, got)))
             changed = True
     if signals:
-        await session.execute(
-            update(SignalRow).where(SignalRow.position.in_([s.position for s in signals])).values(applied_at=now)
-        )
+        await session.execute(update(SignalRow).where(SignalRow.id.in_([s.id for s in signals])).values(applied_at=now))
     if row.status == "pending" and row.wake_at is not None and row.wake_at <= now:
         row.wake_at = None
         wake = Received("wake", {}, 0, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -96,10 +97,18 @@ async def needs_auth(session: AsyncSession, instance: InstanceData, reason: str)
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The receipt behind a call: signals carry its time and its place in the order of arrival."""
+
+    at: datetime
+    position: int
+
+
 async def commit(
-    session: AsyncSession, host: Host, instance: InstanceData, emitted: Emitted, *, at: datetime | None = None
+    session: AsyncSession, host: Host, instance: InstanceData, emitted: Emitted, *, cause: Cause | None = None
 ) -> list[str]:
-    """Write what a call emitted. `at` is when its cause was stored (a webhook's receipt). Returns queues to wake."""
+    """Write what a call emitted. `cause` is the webhook it came of. Returns queues to wake."""
     if emitted.changes:
         await _change(session, host, instance, emitted)
     queues = []
@@ -108,7 +117,7 @@ async def commit(
         await record(session, [_event(instance, item) for item in fresh])
         queues.append("deliveries")
     if emitted.signals:
-        now = func.clock_timestamp() if at is None else at
+        when = {"at": func.clock_timestamp()} if cause is None else {"at": cause.at, "position": cause.position}
         await session.execute(
             insert(SignalRow).values(
                 [
@@ -118,7 +127,7 @@ async def commit(
                         "key": signal.key,
                         "kind": signal.kind,
                         "data": signal.data,
-                        "at": now,
+                        **when,
                     }
                     for signal in emitted.signals
                 ]

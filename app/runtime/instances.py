@@ -46,7 +46,7 @@ _BY_CALLER = f"""
         ON i.community_id = c.id AND i.plugin = $3 AND i.status <> 'disabled' AND i.deleted_at IS NULL
     LEFT JOIN instance_states s ON s.instance_id = i.id
     WHERE k.hash = $1 AND k.revoked_at IS NULL ORDER BY i.id
-"""
+"""  # noqa: S608 -- constants only
 _BY_PLATFORM = f"""
     SELECT {_COLUMNS} {_FROM}
     WHERE i.plugin = $1 AND i.community_platform_id = ANY($2::text[])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Identity, Index, func
+from sqlalchemy import JSON, BigInteger, ForeignKey, Identity, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base
@@ -93,7 +93,9 @@ class SignalRow(Base):
         Index("ix_signals_waiting", "instance_id", "process", "key", "position", postgresql_where="applied_at IS NULL"),
     )
 
-    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('positions')"))
+    """The receipt's, where a webhook brought it: handlers finish in any order, webhooks came in one."""
     instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
     process: Mapped[str]
     key: Mapped[str]

@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.Column("era", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_era")),
     )
+    # One order for all that reaches processes, whether a webhook brought it or a poll.
+    op.execute("CREATE SEQUENCE positions")
     op.execute("INSERT INTO era (id, era) VALUES (1, 1)")
     # A function, because a column default cannot hold a query.
     op.execute(
@@ -319,6 +321,7 @@ def upgrade() -> None:
         sa.Column(
             "received_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
+        sa.Column("position", sa.BigInteger(), server_default=sa.text("nextval('positions')"), nullable=False),
         sa.Column("headers", sa.JSON(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
@@ -349,7 +352,8 @@ def upgrade() -> None:
     op.create_index(op.f("ix_seen_seen_at"), "seen", ["seen_at"], unique=False)
     op.create_table(
         "signals",
-        sa.Column("position", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("position", sa.BigInteger(), server_default=sa.text("nextval('positions')"), nullable=False),
         sa.Column("instance_id", sa.String(), nullable=False),
         sa.Column("process", sa.String(), nullable=False),
         sa.Column("key", sa.String(), nullable=False),
@@ -360,7 +364,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["instance_id"], ["instances.id"], name=op.f("fk_signals_instance_id"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("position", name=op.f("pk_signals")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signals")),
     )
     op.create_index(
         "ix_signals_waiting",
@@ -434,4 +438,5 @@ def downgrade() -> None:
     op.drop_table("events")
     op.drop_table("era")
     op.drop_table("drivers")
+    op.execute("DROP SEQUENCE positions")
     op.execute("DROP FUNCTION current_era()")

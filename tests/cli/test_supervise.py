@@ -59,8 +59,9 @@ class Supervisor:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._queue.put(line.strip())
+        with self.process.stdout as lines:
+            for line in lines:
+                self._queue.put(line.strip())
         self._queue.put(None)
 
     def line(self, start: str) -> str:

@@ -44,7 +44,7 @@ async def test_metrics_count_routes_not_paths(anonymous: httpx.AsyncClient, driv
     text = (await anonymous.get("/metrics")).text
     assert "named-town" not in text, "labels have no communities in them"
     routes = set(re.findall(r'metagov_http_requests_total\{[^}]*route="([^"]+)"', text))
-    assert {"/api/internal/community/{slug}", "/api/action/{name}", "/api/hooks/{path}", "unmatched"} <= routes
+    assert {"/api/internal/community/{slug}", "/api/action/{name}", "/api/hooks/{path:path}", "unmatched"} <= routes
     assert re.search(r'metagov_receipts_total\{plugin="probe",result="stored"\} [1-9]', text)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
-from cryptography.fernet import Fernet
 from pydantic import ValidationError
 
 from app.core.db import plain_dsn
 from app.core.settings import load_settings
 
-KEYS = [Fernet.generate_key().decode() for _ in range(2)]
+KEYS = [base64.urlsafe_b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
 
 
 def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +28,12 @@ def test_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEYS[0] not in repr(settings)
 
 
+def test_passwords_in_addresses_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAGOV_DATABASE_URL", "postgresql://me:hidden@h/d")
+    monkeypatch.setenv("METAGOV_REDIS_URL", "redis://me:hidden@h")
+    assert "hidden" not in repr(load_settings())
+
+
 def test_private_networks_are_closed_unless_opened() -> None:
     assert load_settings().allow_private_networks is False
     assert load_settings().metrics_open is False
@@ -37,7 +43,7 @@ def test_private_networks_are_closed_unless_opened() -> None:
     ("name", "value", "says"),
     [
         ("SECRET_KEYS", "not-a-key", "key 1 is not a Fernet key"),
-        ("SECRET_KEYS", f"{KEYS[0]},tooshort", "key 2 is not a Fernet key"),
+        ("SECRET_KEYS", f"{'A' * 43}=,tooshort", "key 2 is not a Fernet key"),
         ("SECRET_KEYS", "k\u00e4se", "Fernet.generate_key()"),
         ("PUBLIC_URL", "gateway.example", "http://"),
         ("RETENTION_DAYS", "0", "greater than or equal to 1"),

@@ -120,7 +120,7 @@ def without_examples(document: dict[str, Any]) -> dict[str, Any]:
 async def run_schemathesis(url: str, folder: Path) -> tuple[int, str]:
     """Its exit code and what it printed. Its budget of seconds ends it in good order."""
     arguments = ["--config-file", "schemathesis.toml", "run", "openapi.json", "--url", url, "--no-color"]
-    budget = ["--phases", "coverage,fuzzing", "--max-examples", "15", "--max-time", str(SECONDS)]
+    budget = ["--workers", "1", "--phases", "coverage,fuzzing", "--max-examples", "15", "--max-time", str(SECONDS)]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

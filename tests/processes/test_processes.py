@@ -263,3 +263,19 @@ async def test_the_same_idempotency_key_starts_one_process(town: Driver) -> None
     assert {answer.json()["id"] for answer in answers} == {answers[0].json()["id"]}
     assert answers[2].headers["location"] == answers[0].headers["location"]
     assert len((await town.get("process")).json()["processes"]) == 1
+
+
+async def test_the_last_vote_to_come_in_counts_not_the_last_handled(
+    town: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway
+) -> None:
+    started = await town.post(VOTE, {"title": "V1"})
+    probe.BEHAVIOUR["handler"] = Retry("busy")
+    await cast(anonymous, "V1", "ann", "first")
+    await drains.until_idle()
+    probe.BEHAVIOUR.clear()
+    await cast(anonymous, "V1", "ann", "second")
+    await drains.until_idle()
+    await gateway.db.pool.execute("UPDATE receipts SET next_at = now() WHERE status = 'retrying'")
+    await drains.until_idle()
+    assert {row["status"] for row in (await town.get("receipts")).json()["receipts"]} == {"done"}
+    assert (await state_of(town, started))["outcome"]["votes"] == {"ann": "second"}

@@ -118,9 +118,10 @@ class VoteParams(Model):
 
 
 class VoteState(State):
-    """Votes so far."""
+    """Votes so far, and the position of each voter's last."""
 
     votes: dict[str, str] = Field(default_factory=dict)
+    positions: dict[str, int] = Field(default_factory=dict)
 
 
 class Vote(Process[VoteParams, VoteState, Tally]):
@@ -147,9 +148,15 @@ class Vote(Process[VoteParams, VoteState, Tally]):
         """Count a vote."""
         if signal.kind == "crash":
             raise ZeroDivisionError
-        votes = {**state.votes, signal.data["voter"]: signal.data["choice"]}
+        voter = signal.data["voter"]
+        if signal.position < state.positions.get(voter, 0):
+            return Pending(state)
+        votes = {**state.votes, voter: signal.data["choice"]}
+        positions = {**state.positions, voter: signal.position}
         return Pending(
-            VoteState(votes=votes), outcome=Tally(votes=votes), then=(Do("tell", {"voter": signal.data["voter"]}),)
+            VoteState(votes=votes, positions=positions),
+            outcome=Tally(votes=votes),
+            then=(Do("tell", {"voter": signal.data["voter"]}),),
         )
 
     @classmethod
