@@ -20,7 +20,11 @@ run: install
 	@exec $(PY) -m app.cli dev
 
 test: install
-	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 tests --ignore=tests/faults
+
+# Real processes are killed and stopped here, one test after the other.
+test-faults: install
+	$(PY) -m pytest -p no:randomly -s tests/faults
 
 check: install
 	$(PY) -m ruff format --check .

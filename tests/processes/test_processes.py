@@ -279,3 +279,11 @@ async def test_the_last_vote_to_come_in_counts_not_the_last_handled(
     await drains.until_idle()
     assert {row["status"] for row in (await town.get("receipts")).json()["receipts"]} == {"done"}
     assert (await state_of(town, started))["outcome"]["votes"] == {"ann": "second"}
+
+
+async def test_one_callback_url_serves_many_processes(town: Driver, gateway: Gateway, sink: Sink) -> None:
+    """More than the five executions after which Postgres plans a prepared statement without looking at its values."""
+    for number in range(12):
+        answer = await town.post(VOTE, {"title": f"V{number}", "callback_url": sink.url})
+        assert answer.status_code == 202, answer.text
+    assert await gateway.db.pool.fetchval("SELECT count(*) FROM endpoints WHERE kind = 'callback'") == 1
