@@ -98,6 +98,7 @@ async def _advance_pending(use: Runner, spec: ProcessSpec, instance: InstanceDat
         retry = await _render(use, spec, instance, current, now)
     async with use.db.begin() as session:
         current = await _held(session, row)
+        current.parked = None
         if retry is not None:
             current.render_at = now + retry
         elif due:

@@ -229,6 +229,9 @@ async def test_a_state_nobody_can_read_is_parked(town: Driver, drains: Drains, g
     parked = await state_of(town, started)
     assert parked["status"] == "pending"
     assert "version 99" in parked["parked"]
+    await gateway.db.pool.execute("UPDATE processes SET state_version = 1, next_at = now()")
+    await drains.until_idle()
+    assert (await state_of(town, started))["parked"] is None, "a worker that can read it goes on"
 
 
 async def test_the_list_filters_and_pages(town: Driver) -> None:
