@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import app.actions.routes
 import app.console.routes
 import app.events.routes
+import app.events.stream_routes
 import app.inbound.routes
 import app.installs.catalog
 import app.installs.routes
@@ -22,6 +23,7 @@ from app.core.http import PlainRoute, install_error_handlers
 from app.core.limits import TokenBuckets
 from app.core.log import configure_logging
 from app.core.settings import Settings, load_settings
+from app.events.stream import EventStreams
 from app.gateway import open_gateway
 from app.host.discovery import Plugins, discover
 from app.inbound.hooks import HooksApp
@@ -33,6 +35,7 @@ _ROUTERS = (
     app.processes.routes.router,
     app.inbound.routes.router,
     app.events.routes.router,
+    app.events.stream_routes.router,
     app.console.routes.router,
 )
 
@@ -46,7 +49,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
 
     @contextlib.asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings, plugins) as gateway:
+        async with open_gateway(settings, plugins) as gateway, EventStreams(gateway.db) as streams:
             api.state.settings = settings
             api.state.gateway = gateway
             api.state.db = gateway.db
@@ -56,6 +59,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.installer = gateway.installer
             api.state.performer = gateway.performer
             api.state.runner = gateway.runner
+            api.state.streams = streams
             api.state.hooks = HooksApp(gateway.targets, gateway.wake)
             api.state.public_calls = TokenBuckets(rate=5, burst=60)
             yield

@@ -19,6 +19,9 @@ class Driver(Base):
     name: Mapped[str] = mapped_column(unique=True)
     signing_secret: Mapped[str]
     """Sealed; signs what is posted to the driver's callback URLs."""
+    previous_secret: Mapped[str | None]
+    """Sealed; signs beside `signing_secret` until `previous_until`."""
+    previous_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

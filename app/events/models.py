@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base, Xid8
-from app.core.work import WorkRow, due_index
+from app.core.work import WorkRow
 
 
 class EventRow(Base):
@@ -59,26 +59,46 @@ class Endpoint(Base):
     url: Mapped[str]
     secret: Mapped[str | None]
     """Sealed; a callback has none: it is signed with the driver's own."""
+    previous_secret: Mapped[str | None]
+    """Sealed; signs beside `secret` until `previous_until`."""
+    previous_until: Mapped[datetime | None]
     events: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     communities: Mapped[list[str] | None] = mapped_column(ARRAY(TEXT))
     format: Mapped[str] = mapped_column(server_default="metagov")
     ordered: Mapped[bool] = mapped_column(server_default=text("false"))
     status: Mapped[str] = mapped_column(server_default="enabled")
     disabled_reason: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Failed attempts since the last that succeeded; from a number on the circuit is open."""
+    not_before: Mapped[datetime | None]
+    """Nothing is posted before: the circuit is open, or the endpoint asked for a pause."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Delivery(Base, WorkRow):
-    """One event on its way to one endpoint."""
+    """One event on its way to one endpoint.
+
+    `next_at` is set exactly while `status` is pending. Within a lane, (era, xid, seq) orders deliveries as their
+    events are ordered: both are written in the same transaction and in the same order.
+    """
 
     __tablename__ = "deliveries"
-    __table_args__ = (UniqueConstraint("endpoint_id", "event_id"), due_index("deliveries"))
+    __table_args__ = (
+        UniqueConstraint("endpoint_id", "event_id"),
+        Index("ix_deliveries_due", "endpoint_id", "next_at", postgresql_where="next_at IS NOT NULL"),
+        Index("ix_deliveries_lane", "endpoint_id", "lane", "era", "xid", "seq", postgresql_where="next_at IS NOT NULL"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
     event_id: Mapped[str] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"), index=True)
     status: Mapped[str] = mapped_column(server_default="pending")
     """pending, delivered or dead."""
+    lane: Mapped[str] = mapped_column(server_default="")
+    """The community's id: what ordered endpoints keep in order."""
+    era: Mapped[int] = mapped_column(server_default=text("current_era()"))
+    xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

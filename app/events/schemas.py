@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from app.core.http import Answer, Body
 
@@ -97,4 +97,68 @@ class EndpointsPage(Answer):
     """A driver's endpoints."""
 
     endpoints: list[EndpointOut]
+    next: str | None
+
+
+class SecretOut(Answer):
+    """A new signing secret, shown this once. The one before keeps signing beside it for 24 hours."""
+
+    secret: str
+
+
+class RecoverIn(Body):
+    """What to make due again."""
+
+    since: AwareDatetime
+    """Deliveries made since then, with its UTC offset."""
+
+
+class RecoveredOut(Answer):
+    """What became due again."""
+
+    recovered: int
+    """How many deliveries."""
+
+
+DeliveryStatus = Literal["pending", "delivered", "dead"]
+
+
+class DeliveryOut(Answer):
+    """An event on its way to an endpoint."""
+
+    id: str
+    endpoint: str
+    """The endpoint's id; a callback URL has one of its own."""
+    event_id: str
+    status: DeliveryStatus
+    attempts: int
+    """How many there were."""
+    next_at: datetime | None
+    """When the next attempt is due; null when there is none."""
+
+
+class DeliveriesPage(Answer):
+    """A driver's deliveries, newest first."""
+
+    deliveries: list[DeliveryOut]
+    next: str | None
+
+
+class AttemptOut(Answer):
+    """One try to deliver."""
+
+    at: datetime
+    status: int | None
+    """The HTTP status of the answer; null when there was none."""
+    latency_ms: int
+    error: str | None
+    """Why there was no complete answer."""
+    response_text: str | None
+    """The first 64 KiB of the answer's body."""
+
+
+class AttemptsPage(Answer):
+    """A delivery's attempts, oldest first."""
+
+    attempts: list[AttemptOut]
     next: str | None

@@ -20,7 +20,10 @@ QUEUE = "deliveries"
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to record. `callback_id` also sends its bare data to that implicit endpoint."""
+    """An event to record.
+
+    `callback_id` also sends its bare data to that implicit endpoint; `only_to` delivers it to that endpoint alone.
+    """
 
     driver_id: str
     community_id: str | None
@@ -32,6 +35,7 @@ class NewEvent:
     initiator: dict[str, Any] | None = None
     timestamp: datetime | None = None
     callback_id: str | None = None
+    only_to: str | None = None
 
 
 def core_event(
@@ -44,6 +48,12 @@ def core_event(
 ) -> NewEvent:
     """One of the gateway's own events (`source: "metagov"`)."""
     return NewEvent(driver_id, community_id, community, instance_id, "metagov", event_type, data)
+
+
+def endpoint_event(endpoint: Endpoint, what: str, reason: str | None) -> NewEvent:
+    """`endpoint.disabled` or `endpoint.enabled`, for the driver whose endpoint it is."""
+    data = {"endpoint": endpoint.id, "url": endpoint.url, "reason": reason}
+    return core_event(endpoint.driver_id, None, None, None, f"endpoint.{what}", data)
 
 
 async def record(session: AsyncSession, events: Sequence[NewEvent]) -> list[str]:
@@ -73,7 +83,7 @@ async def record(session: AsyncSession, events: Sequence[NewEvent]) -> list[str]
     )
     endpoints = await _subscribers(session, {event.driver_id for event in events})
     deliveries = [
-        {"id": new_id("dlv"), "endpoint_id": endpoint_id, "event_id": event_id}
+        {"id": new_id("dlv"), "endpoint_id": endpoint_id, "event_id": event_id, "lane": event.community_id or ""}
         for event_id, event in zip(ids, events, strict=True)
         for endpoint_id in _targets(event, endpoints)
     ]
@@ -93,6 +103,9 @@ async def _subscribers(session: AsyncSession, drivers: Iterable[str]) -> Sequenc
 
 
 def _targets(event: NewEvent, endpoints: Sequence[Endpoint]) -> Iterable[str]:
+    if event.only_to is not None:
+        yield event.only_to
+        return
     name = f"{event.source}.{event.event_type}"
     for endpoint in endpoints:
         if (

@@ -1,4 +1,4 @@
-"""Reading receipts, for drivers. Parts of a body that the plugin declares secret are masked."""
+"""Reading and replaying receipts, for drivers. Parts of a body that the plugin declares secret are masked."""
 
 from __future__ import annotations
 
@@ -11,24 +11,42 @@ import asyncpg
 
 from app.core.crypto import MASK
 from app.core.db import Pool
-from app.core.errors import NotFound
+from app.core.errors import Conflict, NotFound
 from app.core.paging import cut, decode_cursor, encode_cursor
 from app.host.binding import Host
-from app.inbound.schemas import ReceiptOut
+from app.inbound.schemas import ReceiptOut, ReplayIn
 
 _STATUS = """
 CASE WHEN r.status IN ('stored', 'retrying') AND r.lease_until > clock_timestamp() THEN 'running' ELSE r.status END
 """
-_SELECT = f"""
-SELECT r.id, c.slug AS community, r.plugin, r.hook, r.instance_id AS instance, {_STATUS} AS status,
-       r.attempt, r.error, r.received_at, r.headers::text AS headers, r.body
-FROM receipts r JOIN communities c ON c.id = r.community_id
-"""  # noqa: S608 -- constants only
+_COLUMNS = f"""
+r.id, c.slug AS community, r.plugin, r.hook, r.instance_id AS instance, {_STATUS} AS status,
+r.attempt, r.error, r.received_at, r.headers::text AS headers, r.body
+"""
+_SELECT = f"SELECT {_COLUMNS} FROM receipts r JOIN communities c ON c.id = r.community_id"  # noqa: S608 -- constants only
 _PAGE = f"""{_SELECT}
 WHERE r.community_id = $1 AND r.id < $2 AND ($3::text IS NULL OR r.plugin = $3) AND ($4::text IS NULL OR {_STATUS} = $4)
 ORDER BY r.id DESC LIMIT $5
 """
 _ONE = f"{_SELECT} WHERE c.driver_id = $1 AND c.deleted_at IS NULL AND r.id = $2"
+# The epoch rises so that a worker that slept past its lease cannot call the replay done. What is running is left alone.
+_AGAIN = f"""
+UPDATE receipts AS r
+SET status = 'stored', attempt = 0, error = NULL, next_at = clock_timestamp(), lease_until = NULL, epoch = r.epoch + 1
+WHERE {_STATUS} <> 'running' AND
+"""  # noqa: S608 -- constants only
+_REPLAY = f"""
+WITH r AS (
+    {_AGAIN} r.id = $2 AND EXISTS (
+        SELECT FROM communities c WHERE c.id = r.community_id AND c.driver_id = $1 AND c.deleted_at IS NULL
+    ) RETURNING r.*
+)
+SELECT {_COLUMNS} FROM r JOIN communities c ON c.id = r.community_id
+"""  # noqa: S608 -- constants only
+_REPLAY_MANY = f"""
+{_AGAIN} r.community_id = $1 AND r.status = $2 AND ($3::text IS NULL OR r.plugin = $3)
+    AND ($4::timestamptz IS NULL OR r.received_at >= $4) AND ($5::timestamptz IS NULL OR r.received_at < $5)
+"""
 _LAST = "~"
 
 
@@ -55,6 +73,27 @@ async def find(pool: Pool, host: Host, driver_id: str, receipt_id: str) -> Recei
     if row is None:
         raise NotFound("you have no receipt with this id")
     return _wire(host, row)
+
+
+async def replay(pool: Pool, host: Host, driver_id: str, receipt_id: str) -> ReceiptOut:
+    """Hand a receipt to its handler again, from its first try on; wake the worker afterwards.
+
+    Raises NotFound, and Conflict while it is being handled.
+    """
+    row = await pool.fetchrow(_REPLAY, driver_id, receipt_id)
+    if row is None:
+        await find(pool, host, driver_id, receipt_id)
+        raise Conflict("the receipt is being handled just now; replay it once it is done, retrying or dead")
+    return _wire(host, row)
+
+
+async def replay_many(pool: Pool, community_id: str, wanted: ReplayIn) -> int:
+    """Hand a community's receipts that `wanted` names to their handlers again; wake the worker afterwards.
+
+    Returns how many; those that are being handled are left alone.
+    """
+    said = await pool.execute(_REPLAY_MANY, community_id, wanted.status, wanted.plugin, wanted.since, wanted.until)
+    return int(said.rpartition(" ")[2])
 
 
 def _wire(host: Host, row: asyncpg.Record) -> ReceiptOut:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Body, Path, Query, Request, status
 
 from app.accounts.auth import DriverId, HeaderCommunity
 from app.core.paging import After, Limit
+from app.core.wake import Wake
 from app.host.binding import Host
 from app.inbound import receipts
-from app.inbound.schemas import ReceiptOut, ReceiptsPage, ReceiptStatus
+from app.inbound.schemas import ReceiptOut, ReceiptsPage, ReceiptStatus, ReplayIn, ReplayOut
 
 router = APIRouter(prefix="/api/internal/receipts", tags=["receipts"])
 
@@ -43,6 +44,31 @@ async def get_receipt(
 ) -> ReceiptOut:
     """One received webhook."""
     return await receipts.find(request.app.state.db.pool, _host(request), driver_id, receipt_id)
+
+
+@router.post("/replay", operation_id="replay_receipts", status_code=status.HTTP_202_ACCEPTED)
+async def replay_receipts(
+    request: Request, caller: HeaderCommunity, wanted: Annotated[ReplayIn, Body(default_factory=ReplayIn)]
+) -> ReplayOut:
+    """Hand the community's receipts to their handlers again; without a filter, those that are dead."""
+    replayed = await receipts.replay_many(request.app.state.db.pool, caller[1].id, wanted)
+    _poke(request)
+    return ReplayOut(replayed=replayed)
+
+
+@router.post("/{receipt_id}/replay", operation_id="replay_receipt", status_code=status.HTTP_202_ACCEPTED)
+async def replay_receipt(
+    request: Request, driver_id: DriverId, receipt_id: Annotated[str, Path(max_length=64)]
+) -> ReceiptOut:
+    """Hand a received webhook to its handler again. Events with a key are not sent twice; all else happens again."""
+    receipt = await receipts.replay(request.app.state.db.pool, _host(request), driver_id, receipt_id)
+    _poke(request)
+    return receipt
+
+
+def _poke(request: Request) -> None:
+    wake: Wake = request.app.state.gateway.wake
+    wake.poke("receipts")
 
 
 def _host(request: Request) -> Host:

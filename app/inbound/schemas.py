@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from app.core.http import Answer
+from pydantic import AwareDatetime, Field
+
+from app.core.http import Answer, Body
 
 ReceiptStatus = Literal["stored", "running", "done", "retrying", "dead"]
 
@@ -32,3 +34,21 @@ class ReceiptsPage(Answer):
 
     receipts: list[ReceiptOut]
     next: str | None
+
+
+class ReplayIn(Body):
+    """Which of a community's receipts to hand to their handlers again."""
+
+    status: Literal["stored", "done", "retrying", "dead"] = "dead"
+    plugin: Annotated[str, Field(max_length=64)] | None = None
+    """Absent: of all plugins."""
+    since: AwareDatetime | None = None
+    """Received then or later."""
+    until: AwareDatetime | None = None
+    """Received before then."""
+
+
+class ReplayOut(Answer):
+    """How many receipts will be handled again."""
+
+    replayed: int

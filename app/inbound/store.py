@@ -25,29 +25,33 @@ MOST_BYTES = 4 * 1024 * 1024
 _FLUSHES = 2
 """Batches in flight at once: while one waits for the disk, the next is on its way."""
 
+_REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What Postgres says when it is a row that is wrong, and not the moment."""
+
 _DROPPED_HEADERS = frozenset({"authorization", "cookie"})
 
 # `live` keeps the rows whose instance is still as it was when the signature was checked; `fresh` claims their keys
-# (the dedupe table is not partitioned, so the key is unique for good); `stored` writes what is new.
+# (the dedupe table is not partitioned, so the key is unique for good), in one order for all, so that statements cannot
+# deadlock; `stored` writes what is new. Row by row it asks a hashed list of keys: joined instead, the planner, which
+# expects one row, compares every key with every other.
 _INGEST = """
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bytea[])
         WITH ORDINALITY AS t(id, instance_id, generation, hook, key, headers, body, place)
 ), live AS (
-    SELECT input.*, i.community_id, i.plugin
+    SELECT input.*, i.community_id, i.plugin,
+           row_number() OVER (PARTITION BY input.instance_id, input.key ORDER BY input.place) = 1 AS leads
     FROM input JOIN instances i ON i.id = input.instance_id AND i.generation = input.generation
     WHERE i.status <> 'disabled' AND i.deleted_at IS NULL
-), first AS (
-    SELECT DISTINCT ON (instance_id, key) id, instance_id, key FROM live
-    WHERE key IS NOT NULL ORDER BY instance_id, key, place
 ), fresh AS (
-    INSERT INTO seen (instance_id, key) SELECT instance_id, key FROM first
+    INSERT INTO seen (instance_id, key)
+    SELECT instance_id, key FROM live WHERE key IS NOT NULL AND leads ORDER BY instance_id, key
     ON CONFLICT DO NOTHING RETURNING instance_id, key
 ), stored AS (
     INSERT INTO receipts (id, community_id, instance_id, plugin, hook, headers, body)
     SELECT l.id, l.community_id, l.instance_id, l.plugin, l.hook, l.headers::json, l.body
     FROM live l
-    WHERE l.key IS NULL OR l.id IN (SELECT f.id FROM first f JOIN fresh USING (instance_id, key))
+    WHERE l.key IS NULL OR (l.leads AND (l.instance_id, l.key) IN (SELECT instance_id, key FROM fresh))
     ORDER BY l.place
     RETURNING id
 )
@@ -75,6 +79,7 @@ class Intake:
         self._db = db
         self._waiting: deque[tuple[Incoming, asyncio.Future[Verdict]]] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
+        self._flushing = 0
 
     async def store(self, items: Sequence[Incoming]) -> list[Verdict]:
         """Store webhooks; returns after the commit, with one verdict each, in order.
@@ -84,15 +89,28 @@ class Intake:
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Verdict]] = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, answers, strict=True))
-        if len(self._flushes) < _FLUSHES:
+        # Counted by the flushes themselves: one that has found nothing left to take is a task for a little longer, but
+        # nothing is to be expected of it.
+        if self._flushing < _FLUSHES:
+            self._flushing += 1
             flush = loop.create_task(self._flush())
             self._flushes.add(flush)
             flush.add_done_callback(self._flushes.discard)
         return await asyncio.gather(*answers)
 
     async def _flush(self) -> None:
-        while batch := self._take():
-            await self._ingest(batch)
+        try:
+            while batch := self._take():
+                try:
+                    await self._ingest(batch)
+                except BaseException as error:
+                    # Each request has to hear of it, whatever it is, or it would wait for ever.
+                    if not isinstance(error, Exception):
+                        _fail(batch, ConnectionError("stopped before the commit"))
+                        raise
+                    _fail(batch, error)
+        finally:
+            self._flushing -= 1
 
     def _take(self) -> list[tuple[Incoming, asyncio.Future[Verdict]]]:
         """The longest-waiting webhooks, as many as one statement should hold, and at least one."""
@@ -108,18 +126,13 @@ class Intake:
     async def _ingest(self, batch: Sequence[tuple[Incoming, asyncio.Future[Verdict]]]) -> None:
         try:
             verdicts = await ingest(self._db.pool, [item for item, _ in batch])
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except _REFUSED as error:
             if len(batch) == 1:
                 _fail(batch, error)
                 return
             middle = len(batch) // 2
             await self._ingest(batch[:middle])
             await self._ingest(batch[middle:])
-        except BaseException as error:
-            # Each request has to hear of it, whatever it is, or it would wait for ever.
-            _fail(batch, error if isinstance(error, Exception) else ConnectionError("stopped before the commit"))
-            if not isinstance(error, Exception):
-                raise
         else:
             for (_, answer), verdict in zip(batch, verdicts, strict=True):
                 if not answer.done():

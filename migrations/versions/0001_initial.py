@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("signing_secret", sa.String(), nullable=False),
+        sa.Column("previous_secret", sa.String(), nullable=True),
+        sa.Column("previous_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_drivers")),
         sa.UniqueConstraint("name", name=op.f("uq_drivers_name")),
@@ -106,12 +108,16 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
         sa.Column("secret", sa.String(), nullable=True),
+        sa.Column("previous_secret", sa.String(), nullable=True),
+        sa.Column("previous_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("events", postgresql.ARRAY(sa.TEXT()), nullable=True),
         sa.Column("communities", postgresql.ARRAY(sa.TEXT()), nullable=True),
         sa.Column("format", sa.String(), server_default="metagov", nullable=False),
         sa.Column("ordered", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("status", sa.String(), server_default="enabled", nullable=False),
         sa.Column("disabled_reason", sa.String(), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["driver_id"], ["drivers.id"], name=op.f("fk_endpoints_driver_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
@@ -151,6 +157,10 @@ def upgrade() -> None:
         sa.Column("endpoint_id", sa.String(), nullable=False),
         sa.Column("event_id", sa.String(), nullable=False),
         sa.Column("status", sa.String(), server_default="pending", nullable=False),
+        sa.Column("lane", sa.String(), server_default="", nullable=False),
+        sa.Column("era", sa.Integer(), server_default=sa.text("current_era()"), nullable=False),
+        sa.Column("xid", Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
+        sa.Column("seq", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -164,9 +174,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("endpoint_id", "event_id", name=op.f("uq_deliveries_endpoint_id_event_id")),
     )
     op.create_index(
-        "ix_deliveries_due", "deliveries", ["next_at"], unique=False, postgresql_where="next_at IS NOT NULL"
+        "ix_deliveries_due",
+        "deliveries",
+        ["endpoint_id", "next_at"],
+        unique=False,
+        postgresql_where="next_at IS NOT NULL",
     )
     op.create_index(op.f("ix_deliveries_event_id"), "deliveries", ["event_id"], unique=False)
+    op.create_index(
+        "ix_deliveries_lane",
+        "deliveries",
+        ["endpoint_id", "lane", "era", "xid", "seq"],
+        unique=False,
+        postgresql_where="next_at IS NOT NULL",
+    )
     op.create_table(
         "instances",
         sa.Column("id", sa.String(), nullable=False),
@@ -420,6 +441,7 @@ def downgrade() -> None:
     op.drop_index("ix_instances_platform", table_name="instances", postgresql_where="deleted_at IS NULL")
     op.drop_table("instances")
     op.drop_index(op.f("ix_deliveries_event_id"), table_name="deliveries")
+    op.drop_index("ix_deliveries_lane", table_name="deliveries", postgresql_where="next_at IS NOT NULL")
     op.drop_index("ix_deliveries_due", table_name="deliveries", postgresql_where="next_at IS NOT NULL")
     op.drop_table("deliveries")
     op.drop_table("redirect_uris")

@@ -74,6 +74,10 @@ async def test_every_operation_keeps_to_the_document(server: Server, tmp_path: P
         async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False, timeout=30) as http:
             facts = await set_up(http, platform.url)
             document = without_examples((await http.get("/openapi.json")).json())
+        # An answer without end, which schemathesis would wait for.
+        del document["paths"]["/api/internal/events/stream"]
+        # It would change the secret that other tests on this server verify with.
+        del document["paths"]["/api/internal/driver/rotate-secret"]
         (tmp_path / "openapi.json").write_text(json.dumps(document))
         (tmp_path / "schemathesis.toml").write_text(_CONFIG.format(key=server.api_key, **facts))
         code, printed = await run_schemathesis(server.url, tmp_path)
