@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from app.accounts.idempotency import forget_old_keys
 from app.console.heartbeats import beat
+from app.core.db import is_away
 from app.core.egress import delivery_session
 from app.core.ids import new_id
 from app.core.log import configure_logging
@@ -117,22 +118,30 @@ async def _loop(name: str, drain: Drain, bells: Bells, sweep: float, stop: async
     while not stop.is_set():
         try:
             done = await drain()
-        except Exception:
-            # Whatever it was (the database away, most likely), the rows are still there: look again.
-            _log.exception("queue stalled; trying again", queue=name)
+        except Exception as error:
+            # Whatever it was, the rows are still there: look again.
+            _complain(error, "queue stalled; trying again", queue=name)
             await asyncio.sleep(_PAUSE_AFTER_ERROR)
         else:
             if not done:
                 await bells.wait(name, sweep)
 
 
+def _complain(error: Exception, event: str, **fields: str) -> None:
+    """One line while the database is away; a traceback for what nobody foresaw."""
+    if is_away(error):
+        _log.warning(event, reason="the database cannot be reached", **fields)
+    else:
+        _log.error(event, exc_info=error, **fields)
+
+
 async def _every(seconds: float, job: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await job()
-        except Exception:
+        except Exception as error:
             # A schedule outlives whatever one of its runs meets.
-            _log.exception("scheduled work failed; trying again")
+            _complain(error, "scheduled work failed; trying again")
         await asyncio.sleep(seconds)
 
 

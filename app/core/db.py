@@ -26,6 +26,8 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _CONNECT_TIMEOUT = 3.0
 _CLOSE_SECONDS = 2.0
+_COMMAND_TIMEOUT = 35.0
+"""Longer than the server's own limit on a statement: only a server that has stopped answering meets it."""
 _POOL_TIMEOUT = 30.0
 _SERVER_SETTINGS = {
     "application_name": "metagov",
@@ -103,6 +105,7 @@ class Database:
             min_size=0,
             max_size=self._size,
             timeout=_CONNECT_TIMEOUT,
+            command_timeout=_COMMAND_TIMEOUT,
             server_settings=_SERVER_SETTINGS,
             reset=_leave_as_is,
         )

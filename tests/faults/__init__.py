@@ -1,0 +1,1 @@
+"""Tests that kill: processes get SIGKILL and SIGSTOP, Postgres is stopped hard, Valkey stopped and flushed."""
