@@ -21,6 +21,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Database
 
+_LOOK_AGAIN = 0.25
+"""Seconds after which more is claimed beside rows that take their time."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -108,13 +111,32 @@ async def drain(
     *,
     limit: int,
     lease: timedelta,
+    pull: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
-    """Claim a batch and work on each row by itself: one bad row never fails the others. Returns the batch's size."""
-    async with db.begin() as session:
-        claims = await claim(session, table, limit=limit, lease=lease)
-    if claims:
-        await asyncio.gather(*(_guarded(work, held) for held in claims))
-    return len(claims)
+    """Work on due rows, at most `limit` at once, until none is in hand. Returns how many there were.
+
+    Each row is by itself: one that fails never fails the others, and while one takes its time more are claimed.
+    `pull` is called before each claim, to make rows due that have news.
+    """
+    total = 0
+    in_hand: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            if len(in_hand) < limit:
+                if pull is not None:
+                    await pull()
+                async with db.begin() as session:
+                    claimed = await claim(session, table, limit=limit - len(in_hand), lease=lease)
+                total += len(claimed)
+                in_hand |= {asyncio.create_task(_guarded(work, held)) for held in claimed}
+            if in_hand:
+                _, in_hand = await asyncio.wait(in_hand, timeout=_LOOK_AGAIN)
+            if not in_hand:
+                return total
+    finally:
+        for task in in_hand:
+            task.cancel()
+        await asyncio.gather(*in_hand, return_exceptions=True)
 
 
 async def _guarded(work: Callable[[RowT], Awaitable[None]], held: RowT) -> None:

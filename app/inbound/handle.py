@@ -44,7 +44,7 @@ class Inbox:
 
 
 async def handle_due(use: Inbox) -> int:
-    """Handle one batch of due receipts. Returns how many there were."""
+    """Handle due receipts until none is in hand. Returns how many there were."""
     return await work.drain(use.db, Receipt, lambda row: _handle(use, row), limit=BATCH, lease=use.lease)
 
 

@@ -51,7 +51,7 @@ async def schedule_polls(use: Inbox) -> None:
 
 
 async def run_polls_due(use: Inbox) -> int:
-    """Run one batch of due polls. Returns how many there were."""
+    """Run due polls until none is in hand. Returns how many there were."""
     return await work.drain(use.db, Poll, lambda row: _run(use, row), limit=BATCH, lease=use.lease)
 
 

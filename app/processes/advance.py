@@ -51,9 +51,10 @@ async def pull(use: Runner) -> None:
 
 
 async def advance_due(use: Runner) -> int:
-    """Advance one batch of due processes. Returns how many there were."""
-    await pull(use)
-    return await work.drain(use.db, ProcessRow, lambda row: _advance(use, row), limit=BATCH, lease=LEASE)
+    """Advance due processes until none is in hand. Returns how many there were."""
+    return await work.drain(
+        use.db, ProcessRow, lambda row: _advance(use, row), limit=BATCH, lease=LEASE, pull=lambda: pull(use)
+    )
 
 
 async def _advance(use: Runner, row: ProcessRow) -> None:
@@ -198,7 +199,7 @@ async def _park(use: Runner, row: ProcessRow, reason: str) -> None:
 
 
 async def perform_effects_due(use: Runner) -> int:
-    """Perform one batch of due effects. Returns how many there were."""
+    """Perform due effects until none is in hand. Returns how many there were."""
     return await work.drain(use.db, EffectRow, lambda row: _perform_effect(use, row), limit=BATCH, lease=LEASE)
 
 

@@ -152,15 +152,15 @@ async def test_compressed_answers_are_unpacked_within_the_cap(memory: Callable[[
 @pytest.mark.parametrize(
     ("coding", "body", "works"),
     [
-        ("gzip", gzip.compress(b'{"a": 1}'), True),
-        ("X-GZip", gzip.compress(b'{"a": 1}'), True),
+        ("gzip", gzip.compress(b'{"a": 1}', mtime=0), True),
+        ("X-GZip", gzip.compress(b'{"a": 1}', mtime=0), True),
         ("identity", b'{"a": 1}', True),
         ("gzip", b"", True),
-        ("gzip", gzip.compress(b'{"a": 1}')[:-4], False),
-        ("gzip", gzip.compress(b'{"a": 1}') + b"x", False),
+        ("gzip", gzip.compress(b'{"a": 1}', mtime=0)[:-4], False),
+        ("gzip", gzip.compress(b'{"a": 1}', mtime=0) + b"x", False),
         ("gzip", b"plain", False),
         ("br", b"\x0b\x02\x80", False),
-        ("gzip, gzip", gzip.compress(gzip.compress(b'{"a": 1}')), False),
+        ("gzip, gzip", gzip.compress(gzip.compress(b'{"a": 1}', mtime=0), mtime=0), False),
     ],
 )
 @pytest.mark.asyncio

@@ -201,3 +201,21 @@ def test_backoff_doubles_up_to_its_bound() -> None:
         for _ in range(20):
             assert 0.8 * seconds <= backoff(attempt).total_seconds() <= 1.2 * seconds
     assert backoff(1, first=60, most=5) <= timedelta(seconds=6)
+
+
+async def test_a_row_that_takes_its_time_holds_up_no_other(db: Database) -> None:
+    await add(db, "slow")
+    let_go = asyncio.Event()
+
+    async def job(held: Job) -> None:
+        if held.id == "slow":
+            await asyncio.wait_for(let_go.wait(), 10)
+        else:
+            let_go.set()
+        async with db.begin() as session:
+            await finish(session, held)
+
+    draining = asyncio.create_task(drain(db, Job, job, limit=10, lease=LEASE))
+    await asyncio.sleep(0.05)
+    await add(db, "quick")
+    assert await draining == 2, "the slow one waited for the quick one, which came later"
