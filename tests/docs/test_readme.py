@@ -35,7 +35,9 @@ async def test_the_walk_through_works_line_by_line(server: Server) -> None:
     headers = done.output.lower()
     assert "http/1.1 202 accepted" in headers
     community, rolled, started, finished, events = answers(done.output)
-    assert (community["slug"], community["plugins"][0]["status"]) == ("riverside", "enabled")
+    assert community["slug"] == "riverside"
+    # Other pages use the same community on this server; what they enabled is now disabled.
+    assert [plugin["name"] for plugin in community["plugins"] if plugin["status"] == "enabled"] == ["randomness"]
     assert 1 <= rolled["value"] <= 6
     assert f"location: /api/internal/process/{started['name']}/{started['id']}\n" in headers.replace("\r", "")
     assert started["status"] == "pending"
