@@ -133,6 +133,11 @@ async def drain(
                 _, in_hand = await asyncio.wait(in_hand, timeout=_LOOK_AGAIN)
             if not in_hand:
                 return total
+    except Exception:
+        # What is in hand is finished all the same: cutting off a call to a platform would leave its outcome unknown.
+        if in_hand:
+            await asyncio.wait(in_hand)
+        raise
     finally:
         for task in in_hand:
             task.cancel()

@@ -219,3 +219,23 @@ async def test_a_row_that_takes_its_time_holds_up_no_other(db: Database) -> None
     await asyncio.sleep(0.05)
     await add(db, "quick")
     assert await draining == 2, "the slow one waited for the quick one, which came later"
+
+
+async def test_a_failing_claim_cuts_off_nothing_in_hand(db: Database) -> None:
+    await add(db, "slow")
+    looks = 0
+    finished: list[str] = []
+
+    async def pull() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            raise ConnectionError
+
+    async def job(held: Job) -> None:
+        await asyncio.sleep(0.6)
+        finished.append(held.id)
+
+    with pytest.raises(ConnectionError):
+        await drain(db, Job, job, limit=10, lease=LEASE, pull=pull)
+    assert finished == ["slow"]
