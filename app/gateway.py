@@ -11,6 +11,7 @@ import httpx
 from redis.asyncio import Redis
 
 from app.actions.service import Performer
+from app.core import killpoints
 from app.core.crypto import Vault
 from app.core.db import Database
 from app.core.egress import EgressPolicy, GuardedTransport, plugin_client
@@ -48,6 +49,7 @@ class Gateway:
 @contextlib.asynccontextmanager
 async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> AsyncIterator[Gateway]:
     """Open connections and bind `plugins` (or those discovery finds). Postgres has to be there, Redis need not."""
+    killpoints.arm(settings.test_kill_at)
     vault = Vault(settings.fernet_keys)
     egress = EgressPolicy(settings.allow_private_networks, settings.egress_allow)
     transport = GuardedTransport(egress)

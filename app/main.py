@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import app.actions.routes
 import app.console.routes
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     vault = Vault(settings.fernet_keys)
 
     @contextlib.asynccontextmanager
-    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(api: _Api) -> AsyncIterator[None]:
         async with open_gateway(settings, plugins) as gateway, EventStreams(gateway.db) as streams:
             api.state.settings = settings
             api.state.gateway = gateway
@@ -60,49 +61,47 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.performer = gateway.performer
             api.state.runner = gateway.runner
             api.state.streams = streams
-            api.state.hooks = HooksApp(gateway.targets, gateway.wake)
+            api.hooks = HooksApp(gateway.targets, gateway.wake)
             api.state.public_calls = TokenBuckets(rate=5, burst=60)
             yield
 
-    api = FastAPI(title="Metagov Gateway", lifespan=lifespan, redoc_url=None)
-    hooks = PlainRoute("/api/hooks/{path:path}", _Hooks(api), methods=["POST"], include_in_schema=False)
+    api = _Api(title="Metagov Gateway", lifespan=lifespan, redoc_url=None)
     # Routes are tried one after the other, and actions are asked for the most. POSTs to hooks do not get this far.
     api.router.routes += app.actions.routes.ROUTES
-    api.router.routes.append(hooks)
+    api.router.routes.append(api.hooks_route)
     for router in _ROUTERS:
         api.include_router(router)
     install_error_handlers(api)
     api.add_middleware(IdempotentPosts, db=lambda: api.state.db, vault=vault)
     api.add_middleware(GuardInput)
-    api.add_middleware(_HooksFirst, hooks=hooks.handle)
     api.add_middleware(Observe)
     document = build_document(api, plugins)
     api.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way
     return api
 
 
-class _HooksFirst:
-    """Takes webhooks past the framework, whose routing costs more than checking a signature.
+class _Api(FastAPI):
+    """Takes webhooks past the framework, whose layers together cost more than checking a signature.
 
     The route stays, to answer what is not a POST with 405.
     """
 
-    def __init__(self, app: ASGIApp, hooks: ASGIApp) -> None:
-        self._app = app
-        self._hooks = hooks
+    hooks: HooksApp
+    """Made by the lifespan."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._observed_hooks = Observe(self._answer_hook)
+        self.hooks_route = PlainRoute(
+            f"{HOOKS_PREFIX}{{path:path}}", self._answer_hook, methods=["POST"], include_in_schema=False
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(HOOKS_PREFIX):
-            await self._hooks(scope, receive, send)
+            scope["route"] = self.hooks_route
+            await self._observed_hooks(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await super().__call__(scope, receive, send)
 
-
-class _Hooks:
-    """Hands hook requests to the app that the lifespan made."""
-
-    def __init__(self, api: FastAPI) -> None:
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._api.state.hooks(scope, receive, send)
+    async def _answer_hook(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.hooks(scope, receive, send)

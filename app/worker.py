@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -25,18 +29,27 @@ from app.core.db import is_away
 from app.core.egress import delivery_session
 from app.core.ids import new_id
 from app.core.log import configure_logging
+from app.core.partitions import make_ahead
 from app.core.settings import Settings, load_settings
 from app.core.wake import Bells
 from app.events.deliver import deliver_due
+from app.events.retention import ATTEMPTS, EVENTS, drop_old_events
 from app.gateway import Gateway, connect_redis, open_gateway
-from app.host.discovery import Plugins
+from app.host.discovery import Plugins, discover
 from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
+from app.inbound.retention import RECEIPTS, drop_old_receipts
 from app.processes.advance import advance_due, perform_effects_due
+from app.processes.retention import drop_old_effects
+from app.runtime.retention import forget_seen, forget_signals
 
 _PAUSE_AFTER_ERROR = 1.0
 _SCHEDULE_SECONDS = 5.0
 _BEAT_SECONDS = 10.0
+_PARTITIONS_SECONDS = 3600.0
+_RETENTION_SECONDS = 1800
+"""How long one run of dropping may take; the next goes on where it was cut off."""
+_NICENESS = 5
 _STOP_SECONDS = 6.0
 """How long work in hand may take to finish; what is cut off is taken up again when its lease ends."""
 
@@ -72,23 +85,24 @@ class Drains:
 
 
 @contextlib.asynccontextmanager
-async def open_drains(gateway: Gateway) -> AsyncIterator[Drains]:
+async def open_drains(gateway: Gateway, bells: Bells | None = None) -> AsyncIterator[Drains]:
     """The queues' functions, with the HTTP session that deliveries go through."""
+    bells = bells or Bells(Drains.__slots__)
     async with delivery_session(gateway.egress) as http:
         yield Drains(
-            receipts=lambda: handle_due(gateway.inbox),
-            deliveries=lambda: deliver_due(gateway.db, http, gateway.vault),
-            processes=lambda: advance_due(gateway.runner),
-            effects=lambda: perform_effects_due(gateway.runner),
-            polls=lambda: run_polls_due(gateway.inbox),
+            receipts=lambda: handle_due(gateway.inbox, bells.of("receipts")),
+            deliveries=lambda: deliver_due(gateway.db, http, gateway.vault, bells.of("deliveries")),
+            processes=lambda: advance_due(gateway.runner, bells.of("processes")),
+            effects=lambda: perform_effects_due(gateway.runner, bells.of("effects")),
+            polls=lambda: run_polls_due(gateway.inbox, bells.of("polls")),
         )
 
 
 async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: asyncio.Event | None = None) -> None:
     """Work until `stop` is set (or SIGTERM or SIGINT comes), then finish what is in hand."""
     stop = stop or _stop_on_signals()
-    async with open_gateway(settings, plugins) as gateway, open_drains(gateway) as drains:
-        bells = Bells(name for name, _ in drains.items())
+    bells = Bells(Drains.__slots__)
+    async with open_gateway(settings, plugins) as gateway, open_drains(gateway, bells) as drains:
         loops = [
             asyncio.create_task(_loop(name, drain, bells, settings.sweep_seconds, stop))
             for name, drain in drains.items()
@@ -97,6 +111,7 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
             asyncio.create_task(_listen(bells, settings)),
             asyncio.create_task(_every(_SCHEDULE_SECONDS, lambda: schedule_polls(gateway.inbox))),
             asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
+            asyncio.create_task(_every(_PARTITIONS_SECONDS, lambda: make_partitions(gateway))),
             asyncio.create_task(_run_arq(settings, gateway)),
         ]
         _log.info("worker ready")
@@ -155,11 +170,31 @@ async def housekeeping(ctx: dict[str, Any]) -> None:
     await forget_old_keys(ctx["gateway"].db)
 
 
+async def make_partitions(gateway: Gateway) -> None:
+    """When a worker starts and once an hour, on each, without Redis: partitions for the time to come."""
+    for table in (RECEIPTS, EVENTS, ATTEMPTS):
+        await make_ahead(gateway.db, table, _kept(gateway))
+
+
+async def drop_old(ctx: dict[str, Any]) -> None:
+    """Once an hour, on one worker: drop what is older than METAGOV_RETENTION_DAYS."""
+    gateway = ctx["gateway"]
+    for drop in (drop_old_receipts, drop_old_events, drop_old_effects, forget_signals, forget_seen):
+        await drop(gateway.db, _kept(gateway))
+
+
+def _kept(gateway: Gateway) -> timedelta:
+    return timedelta(days=gateway.settings.retention_days)
+
+
 async def _run_arq(settings: Settings, gateway: Gateway) -> None:
     """arq, started again whenever Redis comes back."""
     while True:
         arq = ArqWorker(
-            cron_jobs=[cron(housekeeping, second=0)],
+            cron_jobs=[
+                cron(housekeeping, second=0),
+                cron(drop_old, minute=7, second=30, timeout=_RETENTION_SECONDS),
+            ],
             redis_settings=RedisSettings.from_dsn(settings.redis_url),
             handle_signals=False,
             ctx={"gateway": gateway},
@@ -185,4 +220,20 @@ def main() -> None:
     """`metagov worker`."""
     settings = load_settings()
     configure_logging(settings)
-    asyncio.run(run_worker(settings))
+    plugins = discover()
+    # What is built by now stays: the garbage collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+    # On a machine they share, taking webhooks goes before handling them: what is stored can wait.
+    os.nice(_NICENESS)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run_worker(settings, plugins))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop that uvicorn gives the API too."""
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -20,11 +20,12 @@ class Headers:
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """Keep ``pairs`` of (name, value) in their order, duplicates and all."""
-        self._raw = tuple((name, value) for name, value in pairs)
-        self._values = {}
+        self._raw = tuple(pairs)
+        values: dict[str, tuple[str, ...]] = {}
         for name, value in self._raw:
             key = name.lower()
-            self._values[key] = (*self._values.get(key, ()), value)
+            values[key] = (*values[key], value) if key in values else (value,)
+        self._values = values
 
     @property
     def raw(self) -> tuple[tuple[str, str], ...]:

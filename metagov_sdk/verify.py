@@ -47,6 +47,14 @@ _LONGEST_HEADER = 4096
 _UNIX_SECONDS = re.compile(rb"[0-9]{10}")
 _SIGNATURE_HEX = re.compile(rb"[0-9a-f]{128}")
 
+# The y coordinates of the points of small order on Ed25519's curve, two of them also unreduced (y + p). With such a
+# key (all zeros is one) anybody can sign, and with such a point in a signature its owner signs every message at once.
+# libsodium refuses them, OpenSSL does not. Source: Chalkias, Garillot and Nikolaenko, "Taming the many EdDSAs",
+# https://eprint.iacr.org/2020/1244
+_P25519 = 2**255 - 19
+_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_WEAK_Y = frozenset({0, 1, _P25519 - 1, _P25519, _P25519 + 1, _ORDER_8, _P25519 - _ORDER_8})
+
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
@@ -227,8 +235,10 @@ class _Ed25519:
         if not secret or signature is None or sent_at is None or not _SIGNATURE_HEX.fullmatch(signature):
             return False
         try:
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(secret))
-            key.verify(binascii.unhexlify(signature), sent_at + body)
+            public, signed = bytes.fromhex(secret), binascii.unhexlify(signature)
+            if _is_weak(public) or _is_weak(signed[:32]):
+                return False
+            Ed25519PublicKey.from_public_bytes(public).verify(signed, sent_at + body)
         except (ValueError, InvalidSignature):
             return False
         return True
@@ -290,6 +300,11 @@ def _timestamp(headers: Headers, name: str, now: float, tolerance: float | None)
         return None
     # Written so that a NaN on either side refuses.
     return value if tolerance is None or abs(now - int(value)) <= tolerance else None
+
+
+def _is_weak(point: bytes) -> bool:
+    """Whether these bytes stand for a point of small order on Ed25519's curve; the top bit is the sign of x."""
+    return int.from_bytes(point, "little") % 2**255 in _WEAK_Y
 
 
 def _utf8(text: str) -> bytes | None:

@@ -114,6 +114,8 @@ class WebhookSpec:
     shared: bool
     locate: Locate | None
     mask: tuple[str, ...]
+    ordered: bool = False
+    flag_repeats: bool = False
 
 
 HookMethod = TypeVar("HookMethod", bound=Callable[..., Awaitable[None]] | Callable[..., Sequence[Wake]])
@@ -128,6 +130,8 @@ def webhook(
     shared: bool = False,
     locate: Locate | None = None,
     mask: Sequence[str] = (),
+    ordered: bool = False,
+    flag_repeats: bool = False,
 ) -> Callable[[HookMethod], HookMethod]:
     """Declare a hook at `/api/hooks/<community>/<plugin>[/<slug>]`.
 
@@ -138,12 +142,21 @@ def webhook(
     shared   also serve `/api/hooks/<plugin>`, one URL for all communities.
     locate   request → the community_platform_ids it is for; a request for another id than the instance's is refused.
     mask     JSON pointers into the body that are secrets: masked whenever a stored receipt is shown.
+    ordered  handle an instance's webhooks of such hooks one at a time, in the order in which they came: a later one
+             waits while an earlier one is tried again. For platforms whose webhooks mean nothing out of order; it
+             costs speed.
+    flag_repeats  tell the operator of a webhook whose body equals an earlier one's. Where what `dedupe` reads is not
+             signed, a captured webhook can be sent again under another key; it is handled all the same.
     """
     if shared and locate is None:
         raise ManifestError("@webhook: shared=True needs locate=… to tell whose the request is")
+    if ordered and isinstance(verify, Unsigned):
+        raise ManifestError("@webhook: ordered=True needs a signed hook; what an unsigned one is sent is not kept")
 
     def declare(method: HookMethod) -> HookMethod:
-        spec = WebhookSpec(slug, method.__name__, verify, dedupe, reply, shared, locate, tuple(mask))
+        spec = WebhookSpec(
+            slug, method.__name__, verify, dedupe, reply, shared, locate, tuple(mask), ordered, flag_repeats
+        )
         method.__metagov__ = spec  # type: ignore[union-attr]
         return method
 

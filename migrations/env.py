@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.db import Database
@@ -17,7 +18,17 @@ _MIGRATION_LOCK = 7_163_584_220_154_377
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata, compare_server_default=False)
+    @cache
+    def partitions() -> set[str]:
+        return set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")))
+
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_server_default=False,
+        # Partitions come and go with time; their parents are what the models describe.
+        include_name=lambda name, kind, _: kind != "table" or name not in partitions(),
+    )
     with context.begin_transaction():
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
         context.run_migrations()

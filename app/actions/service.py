@@ -15,7 +15,8 @@ from app.core.errors import Conflict, Invalid, NotFound
 from app.core.wake import Wake
 from app.host.binding import Host, InstanceData, UnreadableInstance
 from app.runtime import instances
-from app.runtime.calls import PluginCrashed, as_problem, commit, needs_auth, run
+from app.runtime.calls import PluginCrashed, as_problem, needs_auth, run
+from app.runtime.emissions import Emission, commit
 from app.runtime.instances import Candidates
 from app.runtime.models import InstanceState
 from app.runtime.turns import Turns
@@ -93,7 +94,7 @@ async def _commit(use: Performer, instance: InstanceData, emitted: Any, epoch: i
             state = await session.get(InstanceState, instance.id, with_for_update=True)
             if state is None or state.epoch != epoch:
                 raise Conflict("the action took longer than its turn; nothing was changed", slug="busy")
-        queues = await commit(session, use.host, instance, emitted)
+        queues = await commit(session, use.host, [Emission(instance, emitted)])
     use.wake.poke(*queues)
 
 

@@ -5,6 +5,7 @@ Pure ASGI: Starlette's BaseHTTPMiddleware costs more than the rest of a small re
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -17,14 +18,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.db import is_away
 from app.core.errors import PROBLEM_JSON, BadRequest, Invalid, Problem, TooLarge, Unavailable, WrongType, pointer
 from app.core.ids import new_id
-from app.core.metrics import REQUEST_SECONDS, REQUESTS
+from app.core.log import REQUEST_ID
+from app.core.metrics import request_seconds_of, requests_of
 
 MAX_JSON_BYTES = 1024 * 1024
 MAX_JSON_DEPTH = 100
 HOOKS_PREFIX = "/api/hooks/"
 
 _JSON_TYPE = re.compile(rb"\s*application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_PLAIN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_ID_PREFIX = new_id("req")[:-8].encode()
+_NUMBERS = itertools.count(1)
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[\x00]|[0-9]{19}|[eE][+]?[0-9]{3}|NaN|Infinity")
 
@@ -51,8 +55,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req").encode()
+        request_id = _request_id(scope["headers"])
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -62,7 +65,8 @@ class Observe:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id.decode()):
+        logged = REQUEST_ID.set(request_id.decode())
+        try:
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
@@ -74,11 +78,29 @@ class Observe:
                     _log.exception("request failed unexpectedly")
                     problem = Problem("something went wrong here; the request id names it in our logs")
                 await send_problem(send_with_id, problem)
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "unmatched")
-            REQUESTS.labels(scope["method"], route, status).inc()
-            REQUEST_SECONDS.labels(route).observe(seconds)
-            _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+            _record(scope, status, time.perf_counter() - started)
+        finally:
+            REQUEST_ID.reset(logged)
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The caller's, where it is plain; else one of ours: this process's own prefix and a number."""
+    for name, value in headers:
+        if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
+            return value
+    return b"%b%08x" % (_ID_PREFIX, next(_NUMBERS))
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    """Count an answered request, and log it.
+
+    A webhook that was taken is logged for debugging only: it has a receipt, and platforms send thousands a second.
+    """
+    method, route = scope["method"], getattr(scope.get("route"), "path", "unmatched")
+    requests_of(method, route, status).inc()
+    request_seconds_of(route).observe(seconds)
+    say = _log.debug if status < 300 and scope["path"].startswith(HOOKS_PREFIX) else _log.info
+    say("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 1))
 
 
 class GuardInput:
@@ -123,9 +145,9 @@ async def read_body(
 
     `admit` is told the size of each chunk before it is kept, and may raise.
     """
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if declared.isdigit() and int(declared[:20]) > limit:
-        raise TooLarge(refusal)
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
+            raise TooLarge(refusal)
     chunks: list[bytes] = []
     size = 0
     while True:

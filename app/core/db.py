@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import TypeAlias
 
 import asyncpg
-from sqlalchemy import DateTime, MetaData, text
+from sqlalchemy import DateTime, MetaData, event, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.engine.interfaces import AdaptedConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -25,6 +26,10 @@ from app.core.settings import Settings
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 _CONNECT_TIMEOUT = 3.0
+_HOT_TIMEOUT = 8.0
+"""Seconds for a hot statement: who asks by way of a server that stands still hears of it before giving up."""
+_HAND_OVER_TIMEOUT = 4.0
+"""Seconds to wait for a free connection, and for one whose statement was cut off before it is dropped."""
 _CLOSE_SECONDS = 2.0
 _COMMAND_TIMEOUT = 35.0
 """Longer than the server's own limit on a statement: only a server that has stopped answering meets it."""
@@ -45,6 +50,9 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # A server too slow for its own limits is as good as away: what was asked is not done, and may be asked again.
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
 )
 
@@ -77,6 +85,13 @@ class Xid8(UserDefinedType[int]):
 ischema_names["xid8"] = Xid8
 
 
+class _BoundedPool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg has no types
+    """Waits a while for a connection, and not for ever; asyncpg's own has no such limit for `fetch` and its like."""
+
+    def acquire(self, *, timeout: float | None = None) -> asyncpg.pool.PoolAcquireContext:
+        return super().acquire(timeout=_HAND_OVER_TIMEOUT if timeout is None else timeout)
+
+
 class Database:
     """Connections to one Postgres. Use as an async context manager."""
 
@@ -90,24 +105,34 @@ class Database:
             pool_size=self._size,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT,
-            pool_pre_ping=True,
             # Parameters are configs and payloads: what an error says of them would end in the log.
             hide_parameters=True,
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(self._dsn, timeout=_CONNECT_TIMEOUT, server_settings=_SERVER_SETTINGS)
-
-    async def __aenter__(self) -> Database:
-        self._pool = asyncpg.create_pool(
+        return await asyncpg.connect(
             self._dsn,
-            min_size=0,
-            max_size=self._size,
             timeout=_CONNECT_TIMEOUT,
             command_timeout=_COMMAND_TIMEOUT,
             server_settings=_SERVER_SETTINGS,
+        )
+
+    async def __aenter__(self) -> Database:
+        self._pool = _BoundedPool(
+            self._dsn,
+            min_size=0,
+            max_size=self._size,
+            max_queries=50_000,
+            max_inactive_connection_lifetime=300.0,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=_HOT_TIMEOUT,
+            server_settings=_SERVER_SETTINGS,
             reset=_leave_as_is,
+            loop=None,
+            connection_class=asyncpg.Connection,
+            record_class=asyncpg.Record,
         )
         await self._pool
         return self
@@ -139,6 +164,16 @@ class Database:
         """The database's clock, the only one that deadlines are measured by."""
         now: datetime = await self.pool.fetchval("SELECT clock_timestamp()")
         return now
+
+
+def _refuse_closed(connection: AdaptedConnection, record: object, proxy: object) -> None:
+    """Have the pool replace a connection that is known to be lost.
+
+    asyncpg hears of it when the server closes the socket; asking the server itself, as `pool_pre_ping` does, would cost
+    each transaction a round trip.
+    """
+    if connection.driver_connection is None or connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 async def _leave_as_is(connection: object) -> None:

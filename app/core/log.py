@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.core.settings import Settings
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id")
+"""The id of the request that is being answered; each line that is logged meanwhile carries it."""
 
 
 def configure_logging(settings: Settings) -> None:
     """Set up logging for this process. Idempotent."""
     level = getattr(logging, settings.log_level.upper())
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -44,3 +48,10 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(max(level, logging.INFO))
     for noisy in ("uvicorn.access", "httpx", "httpcore", "arq.worker", "alembic.runtime.plugins.setup"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _add_request_id(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    request_id = REQUEST_ID.get("")
+    if request_id:
+        event["request_id"] = request_id
+    return event

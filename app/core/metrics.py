@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter("metagov_http_requests_total", "HTTP requests answered", ["method", "route", "status"])
@@ -12,6 +14,15 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 RECEIPTS = Counter("metagov_receipts_total", "Webhooks received", ["plugin", "result"])
+EQUAL_BODIES = Counter("metagov_receipts_equal_bodies_total", "Receipts whose body had come before", ["plugin"])
 HANDLED = Counter("metagov_receipts_handled_total", "Receipts handed to plugin handlers", ["plugin", "result"])
 DELIVERIES = Counter("metagov_delivery_attempts_total", "Attempts to deliver an event", ["result"])
 PROCESSES = Counter("metagov_process_steps_total", "Steps of governance processes", ["plugin", "result"])
+
+# A series found once is kept at hand: `labels` checks its arguments anew at every call.
+requests_of = cache(REQUESTS.labels)
+request_seconds_of = cache(REQUEST_SECONDS.labels)
+receipts_of = cache(RECEIPTS.labels)
+handled_of = cache(HANDLED.labels)
+deliveries_of = cache(DELIVERIES.labels)
+processes_of = cache(PROCESSES.labels)

@@ -10,6 +10,8 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.core import killpoints
+
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
     """Seconds a request waits for a process to start before it answers 202 `created` and the worker goes on."""
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often a worker looks for due work that no wake-up announced."""
+    test_kill_at: str = ""
+    """For tests only: the kill point at which the process kills itself (`app/core/killpoints.py`)."""
 
     @field_validator("egress_allow", mode="before")
     @classmethod
@@ -67,6 +71,12 @@ class Settings(BaseSettings):
                     f"key {position} is not a Fernet key (32 bytes in URL-safe base64); make one with "
                     "`python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`"
                 ) from error
+        return value
+
+    @field_validator("test_kill_at")
+    @classmethod
+    def _check_kill_point(cls, value: str) -> str:
+        killpoints.parse(value)
         return value
 
     @field_validator("public_url")

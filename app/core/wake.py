@@ -1,6 +1,7 @@
 """Wake-ups: a hint over Redis pub/sub that a queue has work. Losing one costs a sweep's delay, never work.
 
-Hints are coalesced: a busy process publishes at most once per queue and interval, however many rows it writes.
+The first hint goes out at once, those that follow it closely go together: a busy process publishes at most once per
+interval, however many rows it writes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 _CHANNEL = "metagov:wake"
-_COALESCE_SECONDS = 0.003
+_COALESCE_SECONDS = 0.005
 _RETRY_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -31,15 +32,18 @@ class Wake:
     def poke(self, *queues: str) -> None:
         """Say that these queues have work; call it after the commit."""
         self._queues.update(queues)
-        if self._flush is None or self._flush.done():
+        if self._flush is None:
             self._flush = asyncio.get_running_loop().create_task(self._publish())
 
     async def _publish(self) -> None:
-        while self._queues:
-            await asyncio.sleep(_COALESCE_SECONDS)
-            queues, self._queues = self._queues, set()
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await self._redis.publish(_CHANNEL, ",".join(sorted(queues)))
+        try:
+            while self._queues:
+                queues, self._queues = self._queues, set()
+                with contextlib.suppress(RedisError, OSError, TimeoutError):
+                    await self._redis.publish(_CHANNEL, ",".join(sorted(queues)))
+                await asyncio.sleep(_COALESCE_SECONDS)
+        finally:
+            self._flush = None
 
     async def aclose(self) -> None:
         """Send what is left."""
@@ -58,6 +62,10 @@ class Bells:
         for queue in queues:
             if queue in self._bells:
                 self._bells[queue].set()
+
+    def of(self, queue: str) -> asyncio.Event:
+        """The queue's bell: set when it has rung, cleared by who heard it."""
+        return self._bells[queue]
 
     async def wait(self, queue: str, seconds: float) -> None:
         """Until the queue's bell rings, or `seconds` (the sweep) have passed."""

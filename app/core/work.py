@@ -8,13 +8,15 @@ lease changes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import Index, func, null, or_, select, update
+from sqlalchemy import Index, Integer, any_, cast, func, null, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.core.db import Database
 
 _LOOK_AGAIN = 0.25
-"""Seconds after which more is claimed beside rows that take their time."""
+"""Seconds after which more is claimed beside items that take their time, whether there is news or not."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,12 +47,25 @@ def due_index(table: str) -> Index:
 RowT = TypeVar("RowT", bound=WorkRow)
 
 
+class Claimed(Protocol):
+    """What `drain` works on: a row, or what stands for one."""
+
+    @property
+    def id(self) -> str:
+        """The row's id."""
+
+
+ItemT = TypeVar("ItemT", bound=Claimed)
+
+
 async def claim(session: AsyncSession, table: type[RowT], *, limit: int, lease: timedelta) -> Sequence[RowT]:
     """Take up to `limit` due rows, oldest first; rows that others hold are passed over."""
     now = func.clock_timestamp()
+    # now() and not clock_timestamp(), which no index can be searched by: what is due later is not walked past.
+    begun = func.now()
     due = (
         select(table.id)
-        .where(table.next_at <= now, or_(table.lease_until.is_(None), table.lease_until < now))
+        .where(table.next_at <= begun, or_(table.lease_until.is_(None), table.lease_until < begun))
         .order_by(table.next_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -58,12 +73,27 @@ async def claim(session: AsyncSession, table: type[RowT], *, limit: int, lease: 
     )
     rows = await session.scalars(
         update(table)
-        .where(table.id.in_(select(due.c.id)))
+        # As an array: over partitions, the planner may take reading all of them for cheaper than joining the ids.
+        .where(table.id == any_(func.array(select(due.c.id).scalar_subquery())))
         .values(lease_until=now + lease, epoch=table.epoch + 1, attempt=table.attempt + 1)
         .returning(table)
         .execution_options(synchronize_session=False)
     )
     return sorted(rows, key=lambda row: row.id)
+
+
+def claiming(
+    db: Database, table: type[RowT], lease: timedelta, *, pull: Callable[[AsyncSession], Awaitable[None]] | None = None
+) -> Callable[[int], Awaitable[Sequence[RowT]]]:
+    """What `drain` claims a queue's rows by; `pull` runs before, to make rows due that have news."""
+
+    async def take(limit: int) -> Sequence[RowT]:
+        async with db.begin() as session:
+            if pull is not None:
+                await pull(session)
+            return await claim(session, table, limit=limit, lease=lease)
+
+    return take
 
 
 async def extend(session: AsyncSession, held: WorkRow, lease: timedelta) -> bool:
@@ -75,6 +105,27 @@ async def finish(session: AsyncSession, held: WorkRow, *, next_at: Any = None, *
     """The work is done (until `next_at`, if given). False: the lease was lost, and the caller must roll back."""
     done = {"next_at": null() if next_at is None else next_at, "lease_until": null(), "attempt": 0, **values}
     return await _write(session, held, done)
+
+
+async def finish_all(session: AsyncSession, held: Sequence[RowT], **values: Any) -> set[str]:
+    """The work on these rows of one table is done. Returns the ids of those whose lease was not lost."""
+    table = type(held[0])
+    ids = cast([row.id for row in held], ARRAY(TEXT))
+    claimed = (
+        func.unnest(ids, cast([row.epoch for row in held], ARRAY(Integer)))
+        .table_valued("id", "epoch")
+        .render_derived(name="claimed")
+    )
+    return set(
+        await session.scalars(
+            update(table)
+            # The ids once more, as an array: it says which partitions to look into.
+            .where(table.id == claimed.c.id, table.epoch == claimed.c.epoch, table.id == any_(ids))
+            .values(next_at=null(), lease_until=null(), attempt=0, **values)
+            .returning(table.id)
+            .execution_options(synchronize_session=False)
+        )
+    )
 
 
 async def fail(session: AsyncSession, held: WorkRow, *, retry_in: timedelta | None, **values: Any) -> bool:
@@ -105,33 +156,43 @@ def backoff(attempt: int, *, first: float = 1.0, most: float = 3600.0) -> timede
 
 
 async def drain(
-    db: Database,
-    table: type[RowT],
-    work: Callable[[RowT], Awaitable[None]],
+    claim: Callable[[int], Awaitable[Sequence[ItemT]]],
+    work: Callable[[ItemT], Awaitable[None]],
     *,
     limit: int,
-    lease: timedelta,
-    pull: Callable[[], Awaitable[None]] | None = None,
+    news: asyncio.Event | None = None,
 ) -> int:
-    """Work on due rows, at most `limit` at once, until none is in hand. Returns how many there were.
+    """Work on what `claim` takes of a queue, at most `limit` at once, until none is in hand. Returns how many.
 
-    Each row is by itself: one that fails never fails the others, and while one takes its time more are claimed.
-    `pull` is called before each claim, to make rows due that have news.
+    Each item is by itself: one that fails never fails the others. More is claimed when half of what there was is
+    done, and beside items that take their time when `news` is set (it is cleared here) or some time has passed.
     """
     total = 0
     in_hand: set[asyncio.Task[None]] = set()
+    enough = 0
+    changed = asyncio.Event() if news is None else news
+
+    def done(task: asyncio.Task[None]) -> None:
+        in_hand.discard(task)
+        if len(in_hand) <= enough:
+            changed.set()
+
     try:
         while True:
+            # Before the claim and not after it: what it came too early to see rings again.
+            changed.clear()
             if len(in_hand) < limit:
-                if pull is not None:
-                    await pull()
-                async with db.begin() as session:
-                    claimed = await claim(session, table, limit=limit - len(in_hand), lease=lease)
+                claimed = await claim(limit - len(in_hand))
                 total += len(claimed)
-                in_hand |= {asyncio.create_task(_guarded(work, held)) for held in claimed}
-            if in_hand:
-                _, in_hand = await asyncio.wait(in_hand, timeout=_LOOK_AGAIN)
+                for item in claimed:
+                    task = asyncio.create_task(_guarded(work, item))
+                    in_hand.add(task)
+                    task.add_done_callback(done)
+                enough = len(in_hand) // 2 if claimed else 0
             if not in_hand:
+                return total
+            await _wait_for_room(changed, in_hand, limit // 2)
+            if not in_hand and not enough:
                 return total
     except Exception:
         # What is in hand is finished all the same: cutting off a call to a platform would leave its outcome unknown.
@@ -144,11 +205,21 @@ async def drain(
         await asyncio.gather(*in_hand, return_exceptions=True)
 
 
-async def _guarded(work: Callable[[RowT], Awaitable[None]], held: RowT) -> None:
+async def _wait_for_room(changed: asyncio.Event, in_hand: Collection[object], few: int) -> None:
+    """Until something has changed and few are in hand, or a moment has passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_AGAIN):
+            await changed.wait()
+            while len(in_hand) > few:
+                changed.clear()
+                await changed.wait()
+
+
+async def _guarded(work: Callable[[ItemT], Awaitable[None]], item: ItemT) -> None:
     try:
-        await work(held)
+        await work(item)
     except LostLease:
-        _log.warning("lease lost, another worker goes on", row=held.id)
+        _log.warning("lease lost, another worker goes on", row=item.id)
     except Exception:
         # The row keeps its lease and is due again when it ends: a failure nobody foresaw is retried, never dropped.
-        _log.exception("work failed unexpectedly; it is retried", row=held.id)
+        _log.exception("work failed unexpectedly; it is retried", row=item.id)

@@ -14,6 +14,7 @@ from sqlalchemy import Row, and_, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import Driver
+from app.core.ids import new_ids
 from app.events.models import Delivery, Endpoint, EventRow
 
 LEASE = timedelta(seconds=30)
@@ -70,7 +71,17 @@ WITH RECURSIVE waiting(endpoint_id) AS (
 )
 UPDATE deliveries d SET lease_until = clock_timestamp() + :lease, epoch = d.epoch + 1, attempt = d.attempt + 1
 FROM due WHERE d.id = due.id AND (NOT due.probe OR due.endpoint_id IN (SELECT id FROM probes))
-RETURNING d.id, d.epoch, d.attempt, due.probe
+RETURNING d.id, d.event_id, d.epoch, d.attempt, due.probe
+""")
+# Events are dropped with their partition; a delivery may be left over for a while, and has nothing to post.
+_END = text("""
+WITH ended AS (
+    UPDATE deliveries SET status = 'dead', next_at = NULL, lease_until = NULL WHERE id = ANY(:ids) RETURNING id
+)
+INSERT INTO attempts (id, delivery_id, at, latency_ms, error)
+SELECT attempt.id, ended.id, clock_timestamp(), 0, 'the event is older than what is kept'
+FROM ended JOIN unnest(CAST(:ids AS text[]), CAST(:attempts AS text[])) AS attempt(delivery_id, id)
+    ON attempt.delivery_id = ended.id
 """)
 
 
@@ -78,7 +89,8 @@ RETURNING d.id, d.epoch, d.attempt, due.probe
 class Outgoing:
     """All an attempt needs. `secrets` are sealed; each signs. `probe`: it tries whether an open circuit can close."""
 
-    delivery_id: str
+    id: str
+    """The delivery's."""
     epoch: int
     attempt: int
     probe: bool
@@ -88,7 +100,20 @@ class Outgoing:
 
 
 async def claim(session: AsyncSession, *, room: int, busy: Mapping[str, int]) -> list[Outgoing]:
-    """Take up to `room` due deliveries. `busy` is how many of each endpoint the caller has in hand already."""
+    """Take up to `room` due deliveries. `busy` is how many of each endpoint the caller has in hand already.
+
+    Deliveries whose event is no longer kept end here, dead.
+    """
+    while claimed := await _take(session, room, busy):
+        outgoing = await _load(session, claimed)
+        if gone := list(claimed.keys() - {item.id for item in outgoing}):
+            await session.execute(_END, {"ids": gone, "attempts": new_ids("att", len(gone))})
+        if outgoing:
+            return outgoing
+    return []
+
+
+async def _take(session: AsyncSession, room: int, busy: Mapping[str, int]) -> dict[str, Row[Any]]:
     rows = await session.execute(
         _CLAIM,
         {
@@ -100,8 +125,7 @@ async def claim(session: AsyncSession, *, room: int, busy: Mapping[str, int]) ->
             "lease": LEASE,
         },
     )
-    claimed = {row.id: row for row in rows}
-    return await _load(session, claimed) if claimed else []
+    return {row.id: row for row in rows}
 
 
 async def _load(session: AsyncSession, claimed: Mapping[str, Row[Any]]) -> list[Outgoing]:
@@ -118,7 +142,8 @@ async def _load(session: AsyncSession, claimed: Mapping[str, Row[Any]]) -> list[
         .join(Endpoint, Endpoint.id == Delivery.endpoint_id)
         .join(EventRow, EventRow.id == Delivery.event_id)
         .join(Driver, Driver.id == Endpoint.driver_id)
-        .where(Delivery.id.in_(claimed))
+        # The events' ids once more: they say which partitions to look into.
+        .where(Delivery.id.in_(claimed), EventRow.id.in_(row.event_id for row in claimed.values()))
     )
     outgoing = []
     for delivery_id, endpoint, event, drivers, drivers_previous, drivers_overlap, overlap in rows:

@@ -6,19 +6,23 @@ import asyncio
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
 import aiohttp
-import structlog
 
 from app.core.crypto import UnreadableSecret, Vault
-from app.core.db import Database
+from app.core.db import Database, is_away
 from app.core.egress import EgressRefused, read_capped
-from app.core.metrics import DELIVERIES
+from app.core.group import Group
+from app.core.killpoints import KillPoint, reached
+from app.core.metrics import deliveries_of
+from app.core.work import LostLease, drain
 from app.events.claim import Outgoing, claim
 from app.events.messages import render
-from app.events.settle import Settled, settle
+from app.events.settle import Attempted, Result, settle_delivered, settle_failed
 
 IN_HAND = 256
 """How many deliveries a worker posts at a time."""
@@ -26,84 +30,59 @@ SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 180
 """The wait after the first, second, … failed attempt; after the last the delivery is dead."""
 _LONGEST_RETRY_AFTER = 24 * 3600
 _KEPT_ANSWER = 64 * 1024
-_LOOK_AGAIN = 0.05
-
-_log = structlog.get_logger(__name__)
+_KEPT_SECRETS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one attempt."""
-
-    status: int | None
-    error: str | None
-    text: str | None
-    latency_ms: int
-    retry_after: float | None
-
-    @property
-    def delivered(self) -> bool:
-        """Any 2xx, its body read in time."""
-        return self.error is None and self.status is not None and 200 <= self.status < 300
-
-
-async def deliver_due(db: Database, http: aiohttp.ClientSession, vault: Vault) -> int:
+async def deliver_due(
+    db: Database, http: aiohttp.ClientSession, vault: Vault, news: asyncio.Event | None = None
+) -> int:
     """Attempt what is due, all at once, until none is in hand. Returns how many there were.
 
     While slow endpoints take their time, more is claimed for the others.
     """
-    total = 0
-    in_hand: dict[asyncio.Task[None], str] = {}
-    try:
-        while True:
-            if len(in_hand) < IN_HAND:
-                async with db.begin() as session:
-                    claimed = await claim(session, room=IN_HAND - len(in_hand), busy=Counter(in_hand.values()))
-                total += len(claimed)
-                for item in claimed:
-                    in_hand[asyncio.create_task(_guarded(db, http, vault, item))] = item.endpoint.id
-            if not in_hand:
-                return total
-            done, _ = await asyncio.wait(in_hand, timeout=_LOOK_AGAIN)
-            for task in done:
-                del in_hand[task]
-            if not in_hand:
-                return total
-    finally:
-        for task in in_hand:
-            task.cancel()
-        await asyncio.gather(*in_hand, return_exceptions=True)
+    busy: Counter[str] = Counter()
+    # The same few secrets sign everything, and opening one costs as much as a post.
+    unseal = lru_cache(_KEPT_SECRETS)(vault.open)
+    results = Group[Attempted, bool](
+        lambda batch: settle_delivered(db, batch), is_ones_fault=lambda error: not is_away(error), most_items=IN_HAND
+    )
+
+    async def take(room: int) -> Sequence[Outgoing]:
+        async with db.begin() as session:
+            claimed = await claim(session, room=room, busy=busy)
+        busy.update(item.endpoint.id for item in claimed)
+        return claimed
+
+    async def deliver(item: Outgoing) -> None:
+        try:
+            attempted = await _attempt(http, unseal, item)
+            if attempted.result.delivered:
+                written = await results.add(attempted)
+            else:
+                written = await _settle_failed(db, attempted)
+        finally:
+            busy[item.endpoint.id] -= 1
+        reached(KillPoint.DELIVERY_SETTLED)
+        if not written:
+            raise LostLease
+
+    return await drain(take, deliver, limit=IN_HAND, news=news)
 
 
-async def _guarded(db: Database, http: aiohttp.ClientSession, vault: Vault, item: Outgoing) -> None:
-    try:
-        await _deliver(db, http, vault, item)
-    except Exception:
-        # The row keeps its lease and is due again when it ends: one bad row never fails the others.
-        _log.exception("work failed unexpectedly; it is retried", row=item.delivery_id)
-
-
-async def _deliver(db: Database, http: aiohttp.ClientSession, vault: Vault, item: Outgoing) -> None:
+async def _attempt(http: aiohttp.ClientSession, unseal: Callable[[str], Any], item: Outgoing) -> Attempted:
+    reached(KillPoint.DELIVERY_CLAIMED)
     at = datetime.now(UTC)
-    result = await post(http, vault, item)
-    DELIVERIES.labels("delivered" if result.delivered else "failed").inc()
+    result = await post(http, unseal, item)
+    reached(KillPoint.DELIVERY_ANSWERED)
+    deliveries_of("delivered" if result.delivered else "failed").inc()
+    return Attempted(item, at, result)
+
+
+async def _settle_failed(db: Database, attempted: Attempted) -> bool:
+    result = attempted.result
+    pause = None if result.retry_after is None else timedelta(seconds=result.retry_after)
     async with db.begin() as session:
-        written = await settle(
-            session,
-            item,
-            Settled(
-                at=at,
-                answer=result.status,
-                latency_ms=result.latency_ms,
-                error=result.error,
-                response_text=result.text,
-                delivered=result.delivered,
-                retry_in=None if result.delivered else _wait(item, result),
-                pause=None if result.retry_after is None else timedelta(seconds=result.retry_after),
-            ),
-        )
-    if not written:
-        _log.warning("lease lost, another worker goes on", row=item.delivery_id)
+        return await settle_failed(session, attempted, retry_in=_wait(attempted.item, result), pause=pause)
 
 
 def _wait(item: Outgoing, result: Result) -> timedelta | None:
@@ -114,7 +93,7 @@ def _wait(item: Outgoing, result: Result) -> timedelta | None:
     return wait if result.retry_after is None else max(wait, timedelta(seconds=result.retry_after))
 
 
-async def post(http: aiohttp.ClientSession, vault: Vault, item: Outgoing) -> Result:
+async def post(http: aiohttp.ClientSession, unseal: Callable[[str], Any], item: Outgoing) -> Result:
     """One signed POST. Every way it can fail is a Result, none an exception."""
     started = time.perf_counter()
     status: int | None = None
@@ -122,7 +101,8 @@ async def post(http: aiohttp.ClientSession, vault: Vault, item: Outgoing) -> Res
     text: str | None = None
     retry_after: float | None = None
     try:
-        body, headers = render(item, vault)
+        body, headers = render(item, unseal)
+        reached(KillPoint.DELIVERY_SIGNED)
         async with http.post(item.endpoint.url, data=body, headers=headers, allow_redirects=False) as response:
             status = response.status
             retry_after = _retry_after(response)

@@ -10,9 +10,10 @@ from sqlalchemy import Row, Select, case, func, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import NotFound
+from app.core.errors import Conflict, NotFound
+from app.core.killpoints import KillPoint, reached
 from app.core.paging import cut, decode_cursor, encode_cursor
-from app.events.models import Attempt, Delivery, Endpoint
+from app.events.models import Attempt, Delivery, Endpoint, EventRow
 
 
 async def page(
@@ -59,18 +60,24 @@ async def attempts(
 
 
 async def retry(session: AsyncSession, driver_id: str, delivery_id: str) -> None:
-    """Make a delivery due now; one that is over starts its schedule anew. Raises NotFound."""
+    """Make a delivery due now; one that is over starts its schedule anew.
+
+    Raises NotFound, and Conflict when its event is no longer kept.
+    """
     fresh = case((Delivery.next_at.is_(None), 0), else_=Delivery.attempt)
-    endpoint_id = await session.scalar(
+    updated = await session.execute(
         update(Delivery)
         .where(Delivery.id.in_(_own(driver_id).where(Delivery.id == delivery_id)))
         .values(status="pending", next_at=func.now(), attempt=fresh)
-        .returning(Delivery.endpoint_id)
+        .returning(Delivery.endpoint_id, Delivery.event_id)
         .execution_options(synchronize_session=False)
     )
-    if endpoint_id is None:
+    row = updated.one_or_none()
+    if row is None:
         raise _unknown()
-    await probe_now(session, endpoint_id)
+    if await session.scalar(select(EventRow.id).where(EventRow.id == row.event_id)) is None:
+        raise Conflict("the event of this delivery is no longer kept, so it cannot be posted again")
+    await probe_now(session, row.endpoint_id)
 
 
 async def recover(session: AsyncSession, endpoint_id: str, since: datetime) -> int:
@@ -90,6 +97,7 @@ async def recover(session: AsyncSession, endpoint_id: str, since: datetime) -> i
         .execution_options(synchronize_session=False)
     )
     await probe_now(session, endpoint_id)
+    reached(KillPoint.RECOVER_WRITTEN)
     return recovered.rowcount if isinstance(recovered, CursorResult) else 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from app.core.crypto import Vault, sign
+from app.core.crypto import sign
 from app.events.claim import Outgoing
 from app.events.models import EventRow
 from app.events.schemas import envelope
@@ -16,15 +17,15 @@ JSON = "application/json"
 CLOUDEVENTS = "application/cloudevents+json"
 
 
-def render(item: Outgoing, vault: Vault) -> tuple[bytes, dict[str, str]]:
+def render(item: Outgoing, unseal: Callable[[str], Any]) -> tuple[bytes, dict[str, str]]:
     """The body and its headers, signed with each secret in force. The message id is equal in every attempt.
 
-    Raises UnreadableSecret when a secret was sealed with a key that is gone.
+    Raises UnreadableSecret when `unseal` cannot open a secret because the key it was sealed with is gone.
     """
     message_id, content_type, value = _message(item)
     body = json.dumps(value, separators=(",", ":")).encode()
     timestamp = int(time.time())
-    signatures = [sign(vault.open(secret), message_id, timestamp, body) for secret in item.secrets]
+    signatures = [sign(unseal(secret), message_id, timestamp, body) for secret in item.secrets]
     return body, {
         "content-type": content_type,
         "user-agent": "Metagov-Gateway",
@@ -38,7 +39,7 @@ def _message(item: Outgoing) -> tuple[str, str, Any]:
     """Message id, content type, content. A callback gets the bare Process, under an id of its own."""
     event = item.event
     if item.endpoint.kind == "callback":
-        return item.delivery_id, JSON, event.data
+        return item.id, JSON, event.data
     if item.endpoint.format == "cloudevents":
         return event.id, CLOUDEVENTS, cloud_event(event)
     return event.id, JSON, event_envelope(event)

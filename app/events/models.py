@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Identity, Index, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,12 +14,18 @@ from app.core.work import WorkRow
 
 
 class EventRow(Base):
-    """One event. Bodies are `json`, not `jsonb`: platforms send NUL escapes, and key order is theirs."""
+    """One event. Bodies are `json`, not `jsonb`: platforms send NUL escapes, and key order is theirs.
+
+    Partitioned by id, which is by time.
+    """
 
     __tablename__ = "events"
-    __table_args__ = (Index("ix_events_order", "driver_id", "era", "xid", "seq"),)
+    __table_args__ = (
+        Index("ix_events_order", "driver_id", "era", "xid", "seq"),
+        {"postgresql_partition_by": "RANGE (id)"},
+    )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
     driver_id: Mapped[str]
     community_id: Mapped[str | None] = mapped_column(index=True)
     community: Mapped[str | None]
@@ -31,7 +37,8 @@ class EventRow(Base):
     initiator: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     era: Mapped[int] = mapped_column(server_default=text("current_era()"))
     xid: Mapped[int] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
-    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    seq: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('event_order')"))
+    """From a sequence of its own: before Postgres 17 no partition can have an identity column."""
     stored_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -79,7 +86,8 @@ class Delivery(Base, WorkRow):
     """One event on its way to one endpoint.
 
     `next_at` is set exactly while `status` is pending. Within a lane, (era, xid, seq) orders deliveries as their
-    events are ordered: both are written in the same transaction and in the same order.
+    events are ordered: both are written in the same transaction and in the same order. The event may be gone before:
+    it is dropped with its partition, and a foreign key would hold that partition.
     """
 
     __tablename__ = "deliveries"
@@ -89,9 +97,9 @@ class Delivery(Base, WorkRow):
         Index("ix_deliveries_lane", "endpoint_id", "lane", "era", "xid", "seq", postgresql_where="next_at IS NOT NULL"),
     )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
     endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id", ondelete="CASCADE"))
-    event_id: Mapped[str] = mapped_column(ForeignKey("events.id", ondelete="CASCADE"), index=True)
+    event_id: Mapped[str] = mapped_column(String(collation="C"), index=True)
     status: Mapped[str] = mapped_column(server_default="pending")
     """pending, delivered or dead."""
     lane: Mapped[str] = mapped_column(server_default="")
@@ -103,12 +111,13 @@ class Delivery(Base, WorkRow):
 
 
 class Attempt(Base):
-    """One try of a delivery, with what the endpoint answered."""
+    """One try of a delivery, with what the endpoint answered. Partitioned by id, which is by time."""
 
     __tablename__ = "attempts"
+    __table_args__ = {"postgresql_partition_by": "RANGE (id)"}  # noqa: RUF012 -- SQLAlchemy's own attribute
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    delivery_id: Mapped[str] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"), index=True)
+    id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
+    delivery_id: Mapped[str] = mapped_column(String(collation="C"), index=True)
     at: Mapped[datetime]
     status: Mapped[int | None]
     latency_ms: Mapped[int]

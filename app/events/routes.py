@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from app.accounts.auth import Db, DriverId
 from app.core.crypto import Vault
 from app.core.egress import EgressPolicy
+from app.core.killpoints import KillPoint, reached
 from app.core.paging import After, Limit
 from app.core.wake import Wake
 from app.events import deliveries, endpoints, log, rotation
@@ -139,6 +140,7 @@ async def recover_endpoint(
     async with db.begin() as session:
         await endpoints.find(session, driver_id, endpoint_id)
         recovered = await deliveries.recover(session, endpoint_id, wanted.since)
+    reached(KillPoint.RECOVER_COMMITTED)
     _wake(request)
     return RecoveredOut(recovered=recovered)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.ids import new_id
-from app.events.models import Delivery, Endpoint, EventRow
+from app.core.ids import new_id, new_ids
+from app.events.models import Endpoint
 
 QUEUE = "deliveries"
 
@@ -56,39 +57,58 @@ def endpoint_event(endpoint: Endpoint, what: str, reason: str | None) -> NewEven
     return core_event(endpoint.driver_id, None, None, None, f"endpoint.{what}", data)
 
 
+_RECORD = text("""
+INSERT INTO events
+    (id, driver_id, community_id, community, instance_id, source, event_type, timestamp, data, initiator)
+SELECT id, driver_id, community_id, community, instance_id, source, event_type,
+       coalesce(timestamp, clock_timestamp()), data, initiator
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:drivers AS text[]), CAST(:community_ids AS text[]), CAST(:communities AS text[]),
+    CAST(:instances AS text[]), CAST(:sources AS text[]), CAST(:types AS text[]), CAST(:timestamps AS timestamptz[]),
+    CAST(:data AS json[]), CAST(:initiators AS json[])
+) WITH ORDINALITY AS new(
+    id, driver_id, community_id, community, instance_id, source, event_type, timestamp, data, initiator, place
+) ORDER BY place
+""")
+_FAN_OUT = text("""
+INSERT INTO deliveries (id, endpoint_id, event_id, lane)
+SELECT id, endpoint_id, event_id, lane
+FROM unnest(
+    CAST(:ids AS text[]), CAST(:endpoints AS text[]), CAST(:events AS text[]), CAST(:lanes AS text[])
+) WITH ORDINALITY AS new(id, endpoint_id, event_id, lane, place) ORDER BY place
+""")
+
+
 async def record(session: AsyncSession, events: Sequence[NewEvent]) -> list[str]:
     """Write events and a delivery per subscribed endpoint; three statements however many there are. Returns the ids."""
     if not events:
         return []
-    now = func.clock_timestamp()
-    ids = [new_id("evt") for _ in events]
+    ids = new_ids("evt", len(events))
     await session.execute(
-        insert(EventRow).values(
-            [
-                {
-                    "id": event_id,
-                    "driver_id": event.driver_id,
-                    "community_id": event.community_id,
-                    "community": event.community,
-                    "instance_id": event.instance_id,
-                    "source": event.source,
-                    "event_type": event.event_type,
-                    "timestamp": now if event.timestamp is None else event.timestamp,
-                    "data": event.data,
-                    "initiator": event.initiator,
-                }
-                for event_id, event in zip(ids, events, strict=True)
-            ]
-        )
+        _RECORD,
+        {
+            "ids": ids,
+            "drivers": [event.driver_id for event in events],
+            "community_ids": [event.community_id for event in events],
+            "communities": [event.community for event in events],
+            "instances": [event.instance_id for event in events],
+            "sources": [event.source for event in events],
+            "types": [event.event_type for event in events],
+            "timestamps": [event.timestamp for event in events],
+            "data": [json.dumps(event.data) for event in events],
+            "initiators": [None if event.initiator is None else json.dumps(event.initiator) for event in events],
+        },
     )
     endpoints = await _subscribers(session, {event.driver_id for event in events})
     deliveries = [
-        {"id": new_id("dlv"), "endpoint_id": endpoint_id, "event_id": event_id, "lane": event.community_id or ""}
+        (endpoint_id, event_id, event.community_id or "")
         for event_id, event in zip(ids, events, strict=True)
         for endpoint_id in _targets(event, endpoints)
     ]
     if deliveries:
-        await session.execute(insert(Delivery).values(deliveries))
+        to, of, lanes = zip(*deliveries, strict=True)
+        rows = {"ids": new_ids("dlv", len(deliveries)), "endpoints": list(to), "events": list(of), "lanes": list(lanes)}
+        await session.execute(_FAN_OUT, rows)
     return ids
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -94,24 +94,21 @@ class Host:
     def read_setting(self, plugin: str, ref: SecretRef) -> str:
         """The operator's secret that a verifier names, "" when none is set."""
         settings = self.loaded(plugin).settings
-        return _first(getattr(settings, name, None) for source, name in ref.sources if source == "setting")
+        for source, name in ref.sources:
+            value = getattr(settings, name, None) if source == "setting" else None
+            if text := value.get_secret_value() if isinstance(value, SecretStr) else value:
+                return str(text)
+        return ""
 
     def owns_secret(self, instance: InstanceData, ref: SecretRef) -> bool:
         """Whether the instance has a secret of its own, rather than the whole deployment's."""
         return bool(self._own_secret(instance, ref))
 
     def _own_secret(self, instance: InstanceData, ref: SecretRef) -> str:
-        return _first(
-            instance.secrets.get(name) or instance.plain.get(name) for source, name in ref.sources if source == "config"
-        )
-
-
-def _first(values: Iterable[object]) -> str:
-    for value in values:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if text:
-            return str(text)
-    return ""
+        for source, name in ref.sources:
+            if source == "config" and (value := instance.secrets.get(name) or instance.plain.get(name)):
+                return str(value)
+        return ""
 
 
 def read_state(kind: type[State], stored: Mapping[str, Any] | None, version: int) -> State:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -13,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from app.core.asgi import HOOKS_PREFIX, read_body, send_problem
 from app.core.errors import NotFound, Problem, TooMany, Unavailable
 from app.core.limits import TokenBuckets
-from app.core.metrics import RECEIPTS
+from app.core.metrics import receipts_of
 from app.core.wake import Wake
 from app.host.binding import InstanceData
 from app.inbound.store import Incoming, Intake, Verdict
@@ -25,14 +24,13 @@ MAX_HOOK_BYTES = 25 * 1024 * 1024
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 _LONGEST_KEY = 200
 _STALE_TRIES = 3
+_MOST_ROUTES = 10_000
 
 ResultT = TypeVar("ResultT")
+_Encoded: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""An answer as ASGI has it: status, headers, body."""
 
 _log = structlog.get_logger(__name__)
-
-_STORED = Reply.json({"status": "stored"}, status=202)
-_REPEATED = Reply.json({"status": "duplicate"}, status=200)
-_WOKEN = Reply.json({"status": "noted"}, status=202)
 
 
 class HooksApp:
@@ -44,51 +42,53 @@ class HooksApp:
         self._intake = Intake(targets.db)
         self._in_flight = 0
         self._wakes = TokenBuckets(rate=1, burst=30)
+        self._routes: dict[str, tuple[Address, WebhookSpec]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = _Held(self)
         try:
-            reply = await self._answer(scope, receive)
+            status, headers, body = await self._answer(scope, receive, held)
         except Problem as problem:
             await send_problem(send, problem)
             return
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-        headers.append((b"content-length", str(len(reply.body)).encode()))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        finally:
+            self._in_flight -= held.size
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
-        address = parse_address(scope["path"])
-        _, hook = self._targets.spec(address)
+    async def _answer(self, scope: Scope, receive: Receive, held: _Held) -> _Encoded:
+        address, hook = self._routes.get(scope["path"]) or self._route(scope["path"])
         if address.community is not None:
             # Cheap refusal before a body of up to 25 MiB is read for a community that does not exist.
             await self._targets.enabled(address)
-        with self._budget() as admit:
-            body = await read_body(scope, receive, MAX_HOOK_BYTES, "a webhook may be at most 25 MiB", admit)
-            headers = Headers(tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]))
-            request = HookRequest(body, headers, address.hook)
-            if isinstance(hook.verify, Unsigned):
-                return await self._note(address, hook, request)
-            found = await self._targets.verified(address, hook, request)
-            reply = _pure(hook.reply, request) if hook.reply else None
-            if reply is not None and not reply.store:
-                return reply
-            verdict = await self._store(address, hook, request, found)
-        RECEIPTS.labels(address.plugin, verdict).inc()
+        body = await read_body(scope, receive, MAX_HOOK_BYTES, "a webhook may be at most 25 MiB", held.add)
+        headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+        request = HookRequest(body, headers, address.hook)
+        if isinstance(hook.verify, Unsigned):
+            await self._note(address, hook, request)
+            return _WOKEN
+        found = await self._targets.verified(address, hook, request)
+        reply = _pure(hook.reply, request) if hook.reply else None
+        if reply is not None and not reply.store:
+            return _encode(reply)
+        verdict = await self._store(address, hook, request, found)
+        receipts_of(address.plugin, verdict).inc()
         if verdict == "stored":
             self._wake.poke("receipts")
-        return reply or (_STORED if verdict == "stored" else _REPEATED)
+        if reply is not None:
+            return _encode(reply)
+        return _STORED if verdict == "stored" else _REPEATED
 
-    @contextlib.contextmanager
-    def _budget(self) -> Iterator[_Budget]:
-        """Bounds the bytes of webhooks that are held at once and not yet stored."""
-        budget = _Budget(self)
-        try:
-            yield budget
-        finally:
-            self._in_flight -= budget.taken
+    def _route(self, path: str) -> tuple[Address, WebhookSpec]:
+        """What a path names, kept at hand. Raises NotFound."""
+        address = parse_address(path)
+        if len(self._routes) >= _MOST_ROUTES:
+            self._routes.clear()
+        route = self._routes[path] = address, self._targets.spec(address)
+        return route
 
-    def admit(self, size: int) -> None:
-        """Count bytes in. Raises Unavailable past the bound."""
+    def hold(self, size: int) -> None:
+        """Count bytes of a webhook that is not yet stored. Raises Unavailable past the bound for all of them."""
         if self._in_flight + size > MAX_BYTES_IN_FLIGHT:
             raise Unavailable("too many webhooks are in flight; try again")
         self._in_flight += size
@@ -102,7 +102,8 @@ class HooksApp:
             if not found:
                 return "repeated"
             batch = [
-                Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body) for data in found
+                Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body, hook.ordered)
+                for data in found
             ]
             verdicts = await self._intake.store(batch)
             if "stale" not in verdicts:
@@ -111,26 +112,38 @@ class HooksApp:
             found = await self._targets.verified(address, hook, request)
         raise Unavailable("the instance is being changed; try again")
 
-    async def _note(self, address: Address, hook: WebhookSpec, request: HookRequest) -> Reply:
+    async def _note(self, address: Address, hook: WebhookSpec, request: HookRequest) -> None:
         """An unsigned hook: it can make us look again, and nothing else."""
         for data in await self._targets.enabled(address):
             if not self._wakes.try_take(data.id):
                 raise TooMany("too many hints; slow down", headers={"retry-after": "5"})
             if await apply_wakes(self._targets.db, self._targets.host, data, hook, request):
                 self._wake.poke("polls", "processes")
-        return _WOKEN
 
 
-class _Budget:
-    """The share of one request."""
+class _Held:
+    """The bytes that one request holds."""
+
+    __slots__ = ("_app", "size")
 
     def __init__(self, app: HooksApp) -> None:
         self._app = app
-        self.taken = 0
+        self.size = 0
 
-    def __call__(self, size: int) -> None:
-        self._app.admit(size)
-        self.taken += size
+    def add(self, size: int) -> None:
+        self._app.hold(size)
+        self.size += size
+
+
+def _encode(reply: Reply) -> _Encoded:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    return reply.status, headers, reply.body
+
+
+_STORED = _encode(Reply.json({"status": "stored"}, status=202))
+_REPEATED = _encode(Reply.json({"status": "duplicate"}, status=200))
+_WOKEN = _encode(Reply.json({"status": "noted"}, status=202))
 
 
 def parse_address(path: str) -> Address:

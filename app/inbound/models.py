@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, UniqueConstraint, func, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base
@@ -13,14 +13,22 @@ from app.core.work import WorkRow, due_index
 
 
 class Receipt(Base, WorkRow):
-    """A verified webhook for one instance, byte for byte, and how far its handling is."""
+    """A verified webhook for one instance, byte for byte, and how far its handling is.
+
+    Partitioned by id, which is by time. No foreign keys: storing one joins the live instance anyway.
+    """
 
     __tablename__ = "receipts"
-    __table_args__ = (Index("ix_receipts_list", "community_id", "id"), due_index("receipts"))
+    __table_args__ = (
+        Index("ix_receipts_list", "community_id", "id"),
+        Index("ix_receipts_due", "next_at", postgresql_where="next_at IS NOT NULL AND NOT ordered"),
+        Index("ix_receipts_turn", "instance_id", "position", postgresql_where="next_at IS NOT NULL AND ordered"),
+        {"postgresql_partition_by": "RANGE (id)"},
+    )
 
-    id: Mapped[str] = mapped_column(primary_key=True)
-    community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"))
-    instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), index=True)
+    id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
+    community_id: Mapped[str]
+    instance_id: Mapped[str]
     plugin: Mapped[str]
     hook: Mapped[str]
     status: Mapped[str] = mapped_column(server_default="stored")
@@ -29,6 +37,8 @@ class Receipt(Base, WorkRow):
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     position: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('positions')"))
     """Its place in the order of arrival, shared with signals."""
+    ordered: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Handled in the order of arrival among the instance's ordered receipts."""
     headers: Mapped[list[Any]] = mapped_column(JSON)
     """[[name, value], …] as they came, without Authorization and Cookie."""
     body: Mapped[bytes] = mapped_column(LargeBinary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,11 +13,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.core import work
 from app.core.ids import new_id
+from app.core.killpoints import KillPoint, reached
 from app.host.binding import InstanceData, UnreadableInstance
 from app.inbound.handle import Inbox
 from app.inbound.models import Poll
 from app.runtime import instances
-from app.runtime.calls import PluginCrashed, commit, needs_auth, run
+from app.runtime.calls import PluginCrashed, needs_auth, run
+from app.runtime.emissions import Emission, commit
 from metagov_sdk import Checkpoint, PluginError, Retry, Unauthorized
 
 BATCH = 50
@@ -50,9 +53,9 @@ async def schedule_polls(use: Inbox) -> None:
                 )
 
 
-async def run_polls_due(use: Inbox) -> int:
+async def run_polls_due(use: Inbox, news: asyncio.Event | None = None) -> int:
     """Run due polls until none is in hand. Returns how many there were."""
-    return await work.drain(use.db, Poll, lambda row: _run(use, row), limit=BATCH, lease=use.lease)
+    return await work.drain(work.claiming(use.db, Poll, use.lease), lambda row: _run(use, row), limit=BATCH, news=news)
 
 
 async def _run(use: Inbox, poll: Poll) -> None:
@@ -89,12 +92,14 @@ async def _walk(use: Inbox, poll: Poll, instance: InstanceData, now: datetime) -
     steps: AsyncIterator[Checkpoint] = getattr(plugin, poll.name)(poll.cursor)
     while True:
         step = await run(_next(steps), seconds=use.timeout, what=f"poll {poll.name}", instance=instance)
+        reached(KillPoint.POLL_EMITTED)
         async with use.db.begin() as session:
             if not await work.extend(session, poll, use.lease):
                 raise work.LostLease
-            queues = await commit(session, use.host, instance, plugin.emitted)
+            queues = await commit(session, use.host, [Emission(instance, plugin.emitted)])
             if step is not None:
                 await session.execute(update(Poll).where(Poll.id == poll.id).values(cursor=step.cursor))
+        reached(KillPoint.POLL_CHECKPOINTED)
         plugin.emitted.clear()
         use.wake.poke(*queues)
         if step is None:

@@ -12,6 +12,7 @@ import asyncpg
 from app.core.crypto import MASK
 from app.core.db import Pool
 from app.core.errors import Conflict, NotFound
+from app.core.killpoints import KillPoint, reached
 from app.core.paging import cut, decode_cursor, encode_cursor
 from app.host.binding import Host
 from app.inbound.schemas import ReceiptOut, ReplayIn
@@ -92,7 +93,9 @@ async def replay_many(pool: Pool, community_id: str, wanted: ReplayIn) -> int:
 
     Returns how many; those that are being handled are left alone.
     """
+    reached(KillPoint.REPLAY_ASKED)
     said = await pool.execute(_REPLAY_MANY, community_id, wanted.status, wanted.plugin, wanted.since, wanted.until)
+    reached(KillPoint.REPLAY_COMMITTED)
     return int(said.rpartition(" ")[2])
 
 

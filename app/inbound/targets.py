@@ -16,7 +16,6 @@ from app.core.crypto import Vault
 from app.core.db import Database
 from app.core.errors import BadRequest, Conflict, NotFound, Unauthenticated
 from app.host.binding import Host, InstanceData
-from app.host.discovery import Loaded
 from app.runtime import instances
 from metagov_sdk import HookRequest, PluginError, Unsigned, Verifier, WebhookSpec
 
@@ -45,13 +44,13 @@ class Targets:
     vault: Vault
     _cache: dict[tuple[str, str], tuple[float, list[InstanceData]]] = field(default_factory=dict)
 
-    def spec(self, address: Address) -> tuple[Loaded, WebhookSpec]:
+    def spec(self, address: Address) -> WebhookSpec:
         """The hook at an address. Raises NotFound."""
         loaded = self.host.plugins.loaded.get(address.plugin)
         hook = loaded.manifest.webhooks.get(address.hook) if loaded else None
-        if loaded is None or hook is None or (address.community is None and not hook.shared):
+        if hook is None or (address.community is None and not hook.shared):
             raise NotFound("there is no webhook at this path")
-        return loaded, hook
+        return hook
 
     async def enabled(self, address: Address, *, fresh: bool = False) -> list[InstanceData]:
         """The instances behind a community's hook URL. Raises NotFound when there are none."""
@@ -80,15 +79,24 @@ class Targets:
         """The instances that a genuine webhook is for. Raises Unauthenticated, NotFound or Conflict."""
         if isinstance(hook.verify, Unsigned):
             raise NotFound("this webhook is not signed")
-        ids = self._located(hook, request)
         if address.community is None:
+            ids = self._located(hook, request)
             return await self._verified_shared(address, hook, hook.verify, request, ids or [])
         for fresh in (False, True):
-            found = self._meant(await self.enabled(address, fresh=fresh), ids)
-            genuine = [data for data in found if self._genuine(data, hook, hook.verify, request, ids)]
+            found = await self.enabled(address, fresh=fresh)
+            ids = self._located(hook, request) if self._has_to_be_named(found, hook.verify) else None
+            genuine = [data for data in self._meant(found, ids) if self._genuine(data, hook, hook.verify, request, ids)]
             if genuine:
                 return genuine
         raise Unauthenticated("the webhook's signature does not verify")
+
+    def _has_to_be_named(self, found: Sequence[InstanceData], verify: Verifier) -> bool:
+        """Whether it matters whom the webhook names, which costs more to read than its signature to check.
+
+        It does not where it can mean but one instance, that has a secret and no platform id.
+        """
+        alone = len(found) == 1 and not found[0].community_platform_id
+        return not (alone and self.host.owns_secret(found[0], verify.secret))
 
     async def _verified_shared(
         self, address: Address, hook: WebhookSpec, verify: Verifier, request: HookRequest, ids: Sequence[str]

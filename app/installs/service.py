@@ -25,7 +25,8 @@ from app.core.ids import new_id
 from app.events.service import core_event, record
 from app.host.binding import Host, InstanceData, UnreadableInstance
 from app.installs.plan import Planned, Wanted, plan, with_state
-from app.runtime.calls import PluginCrashed, as_problem, commit, run
+from app.runtime.calls import PluginCrashed, as_problem, run
+from app.runtime.emissions import Emission, commit
 from app.runtime.models import Instance, InstanceState
 from metagov_sdk import Emitted, Plugin, PluginError
 
@@ -254,7 +255,7 @@ async def _write(session: AsyncSession, installer: Installer, one: Planned, emit
     else:
         await session.execute(update(Instance).where(Instance.id == after.id).values(**values))
     if emitted:
-        await commit(session, installer.host, after, emitted)
+        await commit(session, installer.host, [Emission(after, emitted)])
 
 
 async def _mark(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import work
-from app.core.metrics import PROCESSES
+from app.core.killpoints import KillPoint, reached
+from app.core.metrics import processes_of
 from app.host.binding import InstanceData, UnreadableInstance
 from app.processes.models import EffectRow, ProcessRow
 from app.processes.start import LEASE, Runner, run_start
@@ -29,32 +31,30 @@ _log = structlog.get_logger(__name__)
 # News comes up as rows: signals that wait, and instances that were deleted, make their processes due.
 _PULL = (
     text("""
-    UPDATE processes p SET next_at = clock_timestamp()
+    UPDATE processes p SET next_at = now()
     FROM (SELECT DISTINCT instance_id, process, key FROM signals WHERE applied_at IS NULL) s
     WHERE p.instance_id = s.instance_id AND p.name = s.process AND p.key = s.key AND p.status = 'pending'
-      AND (p.next_at IS NULL OR p.next_at > clock_timestamp()) AND p.lease_until IS NULL
+      AND (p.next_at IS NULL OR p.next_at > now()) AND p.lease_until IS NULL
     """),
     text("""
-    UPDATE processes p SET next_at = clock_timestamp()
+    UPDATE processes p SET next_at = now()
     FROM instances i
-    WHERE i.id = p.instance_id AND i.deleted_at > clock_timestamp() - interval '1 hour' AND p.status <> 'completed'
-      AND (p.next_at IS NULL OR p.next_at > clock_timestamp()) AND p.lease_until IS NULL
+    WHERE i.id = p.instance_id AND i.deleted_at > now() - interval '1 hour' AND p.status <> 'completed'
+      AND (p.next_at IS NULL OR p.next_at > now()) AND p.lease_until IS NULL
     """),
 )
 
 
-async def pull(use: Runner) -> None:
+async def pull(session: AsyncSession) -> None:
     """Make processes due that have news."""
-    async with use.db.begin() as session:
-        for statement in _PULL:
-            await session.execute(statement)
+    for statement in _PULL:
+        await session.execute(statement)
 
 
-async def advance_due(use: Runner) -> int:
+async def advance_due(use: Runner, news: asyncio.Event | None = None) -> int:
     """Advance due processes until none is in hand. Returns how many there were."""
-    return await work.drain(
-        use.db, ProcessRow, lambda row: _advance(use, row), limit=BATCH, lease=LEASE, pull=lambda: pull(use)
-    )
+    claim = work.claiming(use.db, ProcessRow, LEASE, pull=pull)
+    return await work.drain(claim, lambda row: _advance(use, row), limit=BATCH, news=news)
 
 
 async def _advance(use: Runner, row: ProcessRow) -> None:
@@ -91,7 +91,8 @@ async def _advance_pending(use: Runner, spec: ProcessSpec, instance: InstanceDat
         )
         await session.flush()
     if changed:
-        PROCESSES.labels(row.plugin, current.status).inc()
+        reached(KillPoint.FOLD_COMMITTED)
+        processes_of(row.plugin, current.status).inc()
         use.wake.poke("deliveries", "effects")
     retry = None
     due = spec.renders and may_act and current.rendered < current.version
@@ -170,6 +171,7 @@ async def _render(
     try:
         status: Status = "completed" if row.status == "completed" else "pending"
         await run(process.render(read_state(spec, row), status), seconds=use.timeout, what="render", instance=instance)
+        reached(KillPoint.RENDER_DONE)
     except Retry as error:
         return timedelta(seconds=error.after) if error.after else work.backoff(row.attempt, first=2)
     except Unauthorized as error:
@@ -198,12 +200,15 @@ async def _park(use: Runner, row: ProcessRow, reason: str) -> None:
         await work.finish(session, current, next_at=func.clock_timestamp() + _RECHECK)
 
 
-async def perform_effects_due(use: Runner) -> int:
+async def perform_effects_due(use: Runner, news: asyncio.Event | None = None) -> int:
     """Perform due effects until none is in hand. Returns how many there were."""
-    return await work.drain(use.db, EffectRow, lambda row: _perform_effect(use, row), limit=BATCH, lease=LEASE)
+    return await work.drain(
+        work.claiming(use.db, EffectRow, LEASE), lambda row: _perform_effect(use, row), limit=BATCH, news=news
+    )
 
 
 async def _perform_effect(use: Runner, effect: EffectRow) -> None:
+    reached(KillPoint.EFFECT_CLAIMED)
     async with use.db.begin() as session:
         row = await session.get_one(ProcessRow, effect.process_id)
     found = await instances.by_id(use.db.pool, use.vault, row.instance_id)
@@ -220,6 +225,7 @@ async def _perform_effect(use: Runner, effect: EffectRow) -> None:
             process = _bind(use, spec, found[0], row, now, effect.id)
             method = getattr(process, effect.method)
             await run(method(**effect.args), seconds=use.timeout, what=effect.method, instance=found[0])
+            reached(KillPoint.EFFECT_PERFORMED)
         except Retry as failure:
             error = failure
             retry = timedelta(seconds=failure.after) if failure.after else work.backoff(effect.attempt)

@@ -19,6 +19,7 @@ from app.core.db import Database
 from app.core.egress import EgressPolicy
 from app.core.errors import Conflict, Invalid, NotFound
 from app.core.ids import new_id
+from app.core.killpoints import KillPoint, reached
 from app.core.wake import Wake
 from app.events.endpoints import check_outside_url
 from app.events.service import callback_endpoint
@@ -27,7 +28,8 @@ from app.processes.models import ProcessRow
 from app.processes.schemas import StartOptions
 from app.processes.step import announce, take
 from app.runtime import instances
-from app.runtime.calls import Ambiguous, PluginCrashed, as_problem, commit, needs_auth, run
+from app.runtime.calls import Ambiguous, PluginCrashed, as_problem, needs_auth, run
+from app.runtime.emissions import Emission, commit
 from metagov_sdk import Failed, PluginError, ProcessSpec, Retry, Unauthorized
 
 LEASE = timedelta(seconds=60)
@@ -94,6 +96,7 @@ async def start(
         raise Conflict(f"{plugin} needs its credentials renewed before it can start anything", slug="needs_auth")
     async with use.db.begin() as session:
         row, created = await _create(session, driver_id, instance, spec, options, params, idempotency_key, inline)
+    reached(KillPoint.START_STORED)
     if not created:
         return row, instance.community
     if not inline:
@@ -180,7 +183,9 @@ async def run_start(
         if step is None:
             if not row.starting:
                 await _mark_starting(use, row)
+            reached(KillPoint.START_MARKED)
             step = await run(process.start(params), seconds=use.timeout, what="start", instance=instance)
+            reached(KillPoint.START_ANSWERED)
     except (PluginError, PluginCrashed, UnreadableInstance) as error:
         return await _start_failed(use, instance, spec, row, error)
     async with use.db.begin() as session:
@@ -190,12 +195,13 @@ async def run_start(
         current.version = 1
         if spec.cls.observe_every is not None and spec.observes:
             current.observe_at = now + spec.cls.observe_every
-        await commit(session, use.host, instance, plugin.emitted)
+        await commit(session, use.host, [Emission(instance, plugin.emitted)])
         if not told or current.status == "completed":
             await announce(session, instance, current, None)
         await session.flush()
         if not await work.finish(session, current, next_at=func.clock_timestamp()):
             raise work.LostLease
+    reached(KillPoint.START_COMMITTED)
     use.wake.poke("processes", "deliveries", "effects")
     return None
 

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.ids import new_id
+from app.core.killpoints import KillPoint, reached
 from app.events.service import NewEvent, record
 from app.host.binding import InstanceData
 from app.processes.models import EffectRow, ProcessRow
@@ -81,6 +82,7 @@ async def fold(
     if changed:
         row.version += 1
         await announce(session, instance, row, before)
+        reached(KillPoint.FOLD_WRITTEN)
     return changed
 
 

@@ -1,30 +1,24 @@
-"""One call into a plugin: its outcome as one of few known errors, and what it emitted as rows."""
+"""One call into a plugin, and its outcome as one of few known errors."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable
 from typing import TypeVar
 
 import httpx
 import structlog
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.egress import BodyTooLarge, EgressRefused
 from app.core.errors import Conflict, Problem, Unavailable, Upstream
-from app.events.service import NewEvent, core_event, record
-from app.host.binding import Host, InstanceData, read_state
-from app.runtime.models import Instance, InstanceState, Seen, SignalRow
-from metagov_sdk import Emitted, EmittedEvent, PluginError, Rejected, Retry, Unauthorized
+from app.events.service import core_event, record
+from app.host.binding import InstanceData
+from app.runtime.models import Instance
+from metagov_sdk import PluginError, Rejected, Retry, Unauthorized
 
 ResultT = TypeVar("ResultT")
-
-_LONGEST_KEY = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -95,104 +89,3 @@ async def needs_auth(session: AsyncSession, instance: InstanceData, reason: str)
                 )
             ],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """The receipt behind a call: signals carry its time and its place in the order of arrival."""
-
-    at: datetime
-    position: int
-
-
-async def commit(
-    session: AsyncSession, host: Host, instance: InstanceData, emitted: Emitted, *, cause: Cause | None = None
-) -> list[str]:
-    """Write what a call emitted. `cause` is the webhook it came of. Returns queues to wake."""
-    if emitted.changes:
-        await _change(session, host, instance, emitted)
-    queues = []
-    fresh = await _unseen(session, instance, emitted.events)
-    if fresh:
-        await record(session, [_event(instance, item) for item in fresh])
-        queues.append("deliveries")
-    if emitted.signals:
-        when = {"at": func.clock_timestamp()} if cause is None else {"at": cause.at, "position": cause.position}
-        await session.execute(
-            insert(SignalRow).values(
-                [
-                    {
-                        "instance_id": instance.id,
-                        "process": signal.process,
-                        "key": signal.key,
-                        "kind": signal.kind,
-                        "data": signal.data,
-                        **when,
-                    }
-                    for signal in emitted.signals
-                ]
-            )
-        )
-        queues.append("processes")
-    return queues
-
-
-async def _change(session: AsyncSession, host: Host, instance: InstanceData, emitted: Emitted) -> None:
-    """Apply the changes in order under the row's lock: concurrent calls queue here, and none is lost."""
-    kind = host.loaded(instance.plugin).manifest.state
-    await session.execute(
-        insert(InstanceState)
-        .values(instance_id=instance.id, state=None, state_version=kind.version)
-        .on_conflict_do_nothing()
-    )
-    row = (
-        await session.scalars(select(InstanceState).where(InstanceState.instance_id == instance.id).with_for_update())
-    ).one()
-    state = read_state(kind, row.state, row.state_version)
-    for change in emitted.changes:
-        try:
-            state = change(state)
-        except Exception as error:
-            _log.exception("a state change failed", plugin=instance.plugin, instance=instance.id)
-            raise PluginCrashed(f"a change of {instance.plugin}'s state: {type(error).__name__}") from error
-        if not isinstance(state, kind):
-            raise PluginCrashed(f"a change of {instance.plugin}'s state returned {type(state).__name__}")
-    row.state = state.model_dump(mode="json")
-    row.state_version = kind.version
-
-
-async def _unseen(session: AsyncSession, instance: InstanceData, events: Sequence[EmittedEvent]) -> list[EmittedEvent]:
-    """The events whose key is new to the instance; those without a key always are."""
-    # The first of several with one key counts.
-    keyed = {_seen_key(item.key): item for item in reversed(events) if item.key is not None}
-    new: set[str] = set()
-    if keyed:
-        added = await session.scalars(
-            insert(Seen)
-            .values([{"instance_id": instance.id, "key": key} for key in sorted(keyed)])
-            .on_conflict_do_nothing()
-            .returning(Seen.key)
-        )
-        new = set(added)
-    fresh = {id(keyed[key]) for key in new}
-    return [item for item in events if item.key is None or id(item) in fresh]
-
-
-def _seen_key(key: str) -> str:
-    if len(key) > _LONGEST_KEY or "\0" in key:
-        key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"event:{key}"
-
-
-def _event(instance: InstanceData, item: EmittedEvent) -> NewEvent:
-    return NewEvent(
-        driver_id=instance.driver_id,
-        community_id=instance.community_id,
-        community=instance.community,
-        instance_id=instance.id,
-        source=instance.plugin,
-        event_type=item.event.wire_type(),
-        data=item.event.wire_data(),
-        initiator=None if item.initiator is None else item.initiator.model_dump(mode="json"),
-        timestamp=item.at,
-    )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from app.accounts.auth import Caller, CommunityRef, required_key, unknown_key
-from app.core.crypto import Vault, hash_api_key
+from app.core.crypto import UnreadableSecret, Vault, hash_api_key
 from app.core.db import Pool
 from app.core.errors import Conflict, NotFound
 from app.host.binding import InstanceData
@@ -29,6 +30,7 @@ _FROM = """
 """
 # A deleted community's instances are still read here: their processes have to be closed.
 _BY_ID = f"SELECT {_COLUMNS} {_FROM.replace('AND c.deleted_at IS NULL', '')} WHERE i.id = $1"
+_BY_IDS = f"SELECT {_COLUMNS} {_FROM.replace('AND c.deleted_at IS NULL', '')} WHERE i.id = ANY($1::text[])"
 _BY_COMMUNITY = f"""
     SELECT {_COLUMNS} {_FROM}
     WHERE i.community_id = $1 AND i.plugin = $2 AND i.status <> 'disabled' AND i.deleted_at IS NULL ORDER BY i.id
@@ -59,6 +61,16 @@ async def by_id(pool: Pool, vault: Vault, instance_id: str) -> tuple[InstanceDat
     """One instance and the database's time; None when it is gone."""
     row = await pool.fetchrow(_BY_ID, instance_id)
     return None if row is None else (_data(row, vault), row["now"])
+
+
+async def by_ids(pool: Pool, vault: Vault, instance_ids: Iterable[str]) -> tuple[dict[str, InstanceData], datetime]:
+    """Instances by their ids, without those that are gone or whose secrets cannot be opened; the database's time."""
+    rows = await pool.fetch(_BY_IDS, list(instance_ids))
+    found = {}
+    for row in rows:
+        with contextlib.suppress(UnreadableSecret):
+            found[row["id"]] = _data(row, vault)
+    return found, rows[0]["now"] if rows else datetime.now(UTC)
 
 
 async def by_slug(pool: Pool, vault: Vault, slug: str, plugin: str) -> list[InstanceData]:

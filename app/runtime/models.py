@@ -79,10 +79,12 @@ class Seen(Base):
     """Keys of webhooks and events that an instance has had, so that a repeat is recognised."""
 
     __tablename__ = "seen"
+    __table_args__ = (Index("ix_seen_hooks", "seen_at", postgresql_where="key LIKE 'hook:%'"),)
 
-    instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True)
+    instance_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
-    seen_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    """`hook:<hook>:<key>` or `event:<key>`."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class SignalRow(Base):

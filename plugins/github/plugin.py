@@ -32,6 +32,8 @@ class Github(Plugin[GithubConfig, NoState, GithubSettings]):
         reply=answer,
         shared=True,
         locate=installations,
+        # GitHub signs the body alone: under another delivery id a captured one would pass for news.
+        flag_repeats=True,
     )
     async def hear(self, request: HookRequest) -> None:
         """Every webhook becomes one event. A redelivery has the first delivery's id and is dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -44,6 +45,34 @@ async def test_what_says_that_it_is_away() -> None:
             assert is_away(caught.value), repr(caught.value)
     assert is_away(PoolTimeout())
     assert is_away(asyncpg.CannotConnectNowError())
+
+
+async def test_a_server_past_its_own_limits_is_as_good_as_away(gateway: Gateway) -> None:
+    async def too_slow() -> None:
+        async with gateway.db.begin() as session:
+            await session.execute(text("SET LOCAL statement_timeout = '50ms'"))
+            await session.execute(text("SELECT pg_sleep(5)"))
+
+    async def idle_for_too_long() -> None:
+        async with gateway.db.begin() as session:
+            await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            await asyncio.sleep(0.3)
+            await session.execute(text("SELECT 1"))
+
+    for attempt in (too_slow(), idle_for_too_long()):
+        with pytest.raises(DBAPIError) as caught:
+            await attempt
+        assert is_away(caught.value), repr(caught.value)
+
+
+async def test_nobody_waits_for_ever_for_a_connection(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.db._HAND_OVER_TIMEOUT", 0.2)
+    async with Database(gateway.settings.model_copy(update={"database_pool": 2})) as small:
+        async with small.pool.acquire(), small.pool.acquire(), asyncio.timeout(10):
+            with pytest.raises(TimeoutError) as caught:
+                await small.pool.fetchval("SELECT 1")
+            assert is_away(caught.value)
+        assert await small.pool.fetchval("SELECT 1") == 1
 
 
 async def test_what_only_says_that_a_statement_is_wrong(gateway: Gateway) -> None:

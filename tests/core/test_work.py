@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import pytest
 from sqlalchemy import DateTime, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core import work
 from app.core.db import Database
-from app.core.work import WorkRow, backoff, claim, drain, due_index, extend, fail, finish
+from app.core.work import WorkRow, backoff, claim, claiming, drain, due_index, extend, fail, finish
 from app.gateway import Gateway
 
 LEASE = timedelta(seconds=60)
@@ -173,11 +174,11 @@ async def test_one_bad_row_does_not_fail_its_batch(db: Database) -> None:
             await finish(session, held)
         worked.append(held.id)
 
-    assert await drain(db, Job, job, limit=10, lease=LEASE) == 3
+    assert await drain(claiming(db, Job, LEASE), job, limit=10) == 3
     assert sorted(worked) == ["a", "c"]
-    assert await drain(db, Job, job, limit=10, lease=LEASE) == 0, "its lease runs"
+    assert await drain(claiming(db, Job, LEASE), job, limit=10) == 0, "its lease runs"
     await expire(db)
-    assert await drain(db, Job, job, limit=10, lease=LEASE) == 1
+    assert await drain(claiming(db, Job, LEASE), job, limit=10) == 1
     assert (await look(db, "b")).attempt == 2
 
 
@@ -192,7 +193,7 @@ async def test_a_lost_lease_undoes_the_work(db: Database) -> None:
             if not await finish(session, held):
                 raise work.LostLease
 
-    assert await drain(db, Job, job, limit=10, lease=LEASE) == 1
+    assert await drain(claiming(db, Job, LEASE), job, limit=10) == 1
     assert (await look(db, "a")).note == ""
 
 
@@ -215,7 +216,7 @@ async def test_a_row_that_takes_its_time_holds_up_no_other(db: Database) -> None
         async with db.begin() as session:
             await finish(session, held)
 
-    draining = asyncio.create_task(drain(db, Job, job, limit=10, lease=LEASE))
+    draining = asyncio.create_task(drain(claiming(db, Job, LEASE), job, limit=10))
     await asyncio.sleep(0.05)
     await add(db, "quick")
     assert await draining == 2, "the slow one waited for the quick one, which came later"
@@ -226,7 +227,7 @@ async def test_a_failing_claim_cuts_off_nothing_in_hand(db: Database) -> None:
     looks = 0
     finished: list[str] = []
 
-    async def pull() -> None:
+    async def pull(session: AsyncSession) -> None:
         nonlocal looks
         looks += 1
         if looks > 1:
@@ -237,5 +238,5 @@ async def test_a_failing_claim_cuts_off_nothing_in_hand(db: Database) -> None:
         finished.append(held.id)
 
     with pytest.raises(ConnectionError):
-        await drain(db, Job, job, limit=10, lease=LEASE, pull=pull)
+        await drain(claiming(db, Job, LEASE, pull=pull), job, limit=10)
     assert finished == ["slow"]

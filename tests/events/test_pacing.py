@@ -139,7 +139,7 @@ async def test_two_workers_that_look_at_once_send_one_probe(driver: Driver, gate
         (probe,) = await claim(session, room=10, busy={})
         # Another has become the oldest meanwhile, so that it is not the delivery's own lock that keeps the second out.
         await gateway.db.pool.execute(
-            "UPDATE deliveries SET next_at = now() - interval '1 hour' WHERE id <> $1", probe.delivery_id
+            "UPDATE deliveries SET next_at = now() - interval '1 hour' WHERE id <> $1", probe.id
         )
         second = asyncio.create_task(look())
         await asyncio.sleep(0.2)

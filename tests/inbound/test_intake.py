@@ -57,7 +57,7 @@ async def intake(gateway: Gateway) -> AsyncIterator[Intake]:
     intake = Intake(gateway.db)
     yield intake
     async with asyncio.timeout(10):
-        while intake._flushes:
+        while intake._group._tasks:
             await asyncio.sleep(0.001)
 
 

@@ -5,7 +5,6 @@ import binascii
 import hashlib
 import hmac
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +21,10 @@ from hypothesis import strategies as st
 from metagov_sdk import verify
 from metagov_sdk.headers import Headers
 from metagov_sdk.verify import SecretRef, Unsigned, Verifier, config, setting
+from tests.sdk.vendors import SMALL_ORDER
 
-# Verifiers must hold against far more than this; a longer run sets the variable.
-EXAMPLES = int(os.environ.get("METAGOV_FUZZ_EXAMPLES", "2000"))
+# Few: test_verify_fuzz.py runs the many.
+EXAMPLES = 300
 NOW = 1_700_000_000
 HERE = setting("webhook_secret")
 BODY = b'{"type":"vote","text":"\xc3\xa9\x00\xff"}'
@@ -280,28 +280,15 @@ def test_ed25519_agrees_with_nacl_both_ways() -> None:
         assert not check(bytes(signer.verify_key).hex(), twisted, body, NOW)
 
 
-def test_standard_webhooks_agrees_with_the_reference_library() -> None:
-    check, reference = verify.standard_webhooks(HERE), standardwebhooks.Webhook(WHSEC)
-    now = time.time()  # the reference library reads the clock itself
-    stamp = str(int(now))
-    good = reference.sign("msg_2", datetime.fromtimestamp(int(now), UTC), '{"a":1}')
-    for signature in (
-        good,
-        f"v1,AAAA {good}",
-        f"{good} v1,AAAA",
-        f"v1a,x {good} v2,y",
-        good.replace("v1,", "v2,"),
-        "v1,AAAA",
-        f"v1a,{good[3:]}",
-    ):
-        pairs = {"webhook-id": "msg_2", "webhook-timestamp": stamp, "webhook-signature": signature}
-        try:
-            reference.verify('{"a":1}', pairs)
-            expected = True
-        except standardwebhooks.WebhookVerificationError:
-            expected = False
-        assert check(WHSEC, Headers(pairs.items()), b'{"a":1}', now) is expected, signature
-        assert check(WHSEC.removeprefix("whsec_"), Headers(pairs.items()), b'{"a":1}', now) is expected
+@pytest.mark.parametrize("number", range(7))
+def test_ed25519_refuses_keys_and_points_of_small_order(number: int) -> None:
+    # With such a key every fourth message or so verifies under the same forged signature; zeros are a likely typo.
+    assert len(SMALL_ORDER) == 7
+    for body in (bytes([tail]) for tail in range(64)):
+        for point in SMALL_ORDER:
+            headers = Headers([("X-Signature-Ed25519", (point + bytes(32)).hex()), ("X-Signature-Timestamp", str(NOW))])
+            for key in (SMALL_ORDER[number], SMALL_ORDER[number][:31] + bytes([SMALL_ORDER[number][31] | 0x80])):
+                assert not verify.ed25519(HERE)(key.hex(), headers, body, NOW)
 
 
 def test_standard_webhooks_takes_an_unpadded_secret_and_svix_names() -> None:

@@ -1,5 +1,6 @@
 """The aiohttp session that posts events to endpoints and callbacks."""
 
+import math
 import socket
 import ssl
 from ipaddress import IPv6Address
@@ -95,7 +96,8 @@ def delivery_session(
     )
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=total_seconds, sock_connect=min(5, total_seconds)),
+        # aiohttp would round a longer deadline up to the next whole second.
+        timeout=aiohttp.ClientTimeout(total=total_seconds, sock_connect=min(5, total_seconds), ceil_threshold=math.inf),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,

@@ -1,0 +1,167 @@
+"""What calls into plugins emitted, as rows: state changes, events, signals; of many calls in a few statements."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import structlog
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.events.service import NewEvent, record
+from app.host.binding import Host, InstanceData, read_state
+from app.runtime.calls import PluginCrashed
+from app.runtime.models import InstanceState
+from metagov_sdk import Emitted, EmittedEvent
+
+_LONGEST_KEY = 200
+
+_log = structlog.get_logger(__name__)
+
+_CLAIM_KEYS = text("""
+INSERT INTO seen (instance_id, key)
+SELECT * FROM unnest(CAST(:instances AS text[]), CAST(:keys AS text[])) AS new(instance_id, key)
+ORDER BY instance_id, key
+ON CONFLICT DO NOTHING RETURNING instance_id, key
+""")
+_POST = text("""
+INSERT INTO signals (position, instance_id, process, key, kind, data, at)
+SELECT coalesce(position, nextval('positions')), instance_id, process, key, kind, data, coalesce(at, clock_timestamp())
+FROM unnest(
+    CAST(:positions AS bigint[]), CAST(:instances AS text[]), CAST(:processes AS text[]), CAST(:keys AS text[]),
+    CAST(:kinds AS text[]), CAST(:data AS json[]), CAST(:at AS timestamptz[])
+) WITH ORDINALITY AS new(position, instance_id, process, key, kind, data, at, place)
+ORDER BY place
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The receipt behind a call: signals carry its time and its place in the order of arrival."""
+
+    at: datetime
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What one call emitted. `cause` is the webhook it came of."""
+
+    instance: InstanceData
+    emitted: Emitted
+    cause: Cause | None = None
+
+
+async def commit(session: AsyncSession, host: Host, emissions: Sequence[Emission]) -> list[str]:
+    """Write what calls emitted, in their order. Returns queues to wake.
+
+    Raises PluginCrashed when a change of an instance's state fails: the whole transaction is to be undone.
+    """
+    await _change(session, host, [emission for emission in emissions if emission.emitted.changes])
+    queues = []
+    fresh = await _unseen(session, [(each.instance, event) for each in emissions for event in each.emitted.events])
+    if fresh:
+        await record(session, [_event(instance, item) for instance, item in fresh])
+        queues.append("deliveries")
+    if any(emission.emitted.signals for emission in emissions):
+        await _post(session, emissions)
+        queues.append("processes")
+    return queues
+
+
+async def _change(session: AsyncSession, host: Host, emissions: Sequence[Emission]) -> None:
+    """Apply the changes in order under their rows' locks: concurrent calls queue here, and none is lost."""
+    if not emissions:
+        return
+    # One order for all who lock several, so that they cannot wait for each other in a circle.
+    by_instance = sorted(emissions, key=lambda emission: emission.instance.id)
+    kinds = {each.instance.id: host.loaded(each.instance.plugin).manifest.state for each in by_instance}
+    await session.execute(
+        insert(InstanceState)
+        .values([{"instance_id": key, "state": None, "state_version": kind.version} for key, kind in kinds.items()])
+        .on_conflict_do_nothing()
+    )
+    locked = await session.scalars(
+        select(InstanceState)
+        .where(InstanceState.instance_id.in_(kinds))
+        .order_by(InstanceState.instance_id)
+        .with_for_update()
+    )
+    rows = {row.instance_id: row for row in locked}
+    for instance_id, group in groupby(by_instance, key=lambda emission: emission.instance.id):
+        row, kind = rows[instance_id], kinds[instance_id]
+        state = read_state(kind, row.state, row.state_version)
+        for emission in group:
+            for change in emission.emitted.changes:
+                state = _changed(state, change, kind, emission.instance)
+        row.state = state.model_dump(mode="json")
+        row.state_version = kind.version
+
+
+def _changed(state: Any, change: Callable[[Any], Any], kind: type[Any], instance: InstanceData) -> Any:
+    try:
+        state = change(state)
+    except Exception as error:
+        _log.exception("a state change failed", plugin=instance.plugin, instance=instance.id)
+        raise PluginCrashed(f"a change of {instance.plugin}'s state: {type(error).__name__}") from error
+    if not isinstance(state, kind):
+        raise PluginCrashed(f"a change of {instance.plugin}'s state returned {type(state).__name__}")
+    return state
+
+
+async def _unseen(
+    session: AsyncSession, events: Sequence[tuple[InstanceData, EmittedEvent]]
+) -> list[tuple[InstanceData, EmittedEvent]]:
+    """The events whose key is new to their instance; those without a key always are."""
+    # The first of several with one key counts.
+    keyed = {(instance.id, _seen_key(item.key)): item for instance, item in reversed(events) if item.key is not None}
+    if not keyed:
+        return list(events)
+    added = await session.execute(
+        _CLAIM_KEYS, {"instances": [instance for instance, _ in keyed], "keys": [key for _, key in keyed]}
+    )
+    fresh = {id(keyed[instance_id, key]) for instance_id, key in added}
+    return [(instance, item) for instance, item in events if item.key is None or id(item) in fresh]
+
+
+def _seen_key(key: str) -> str:
+    if len(key) > _LONGEST_KEY or "\0" in key:
+        key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"event:{key}"
+
+
+def _event(instance: InstanceData, item: EmittedEvent) -> NewEvent:
+    return NewEvent(
+        driver_id=instance.driver_id,
+        community_id=instance.community_id,
+        community=instance.community,
+        instance_id=instance.id,
+        source=instance.plugin,
+        event_type=item.event.wire_type(),
+        data=item.event.wire_data(),
+        initiator=None if item.initiator is None else item.initiator.model_dump(mode="json"),
+        timestamp=item.at,
+    )
+
+
+async def _post(session: AsyncSession, emissions: Sequence[Emission]) -> None:
+    signals = [(emission, signal) for emission in emissions for signal in emission.emitted.signals]
+    await session.execute(
+        _POST,
+        {
+            "positions": [emission.cause and emission.cause.position for emission, _ in signals],
+            "instances": [emission.instance.id for emission, _ in signals],
+            "processes": [signal.process for _, signal in signals],
+            "keys": [signal.key for _, signal in signals],
+            "kinds": [signal.kind for _, signal in signals],
+            "data": [json.dumps(signal.data) for _, signal in signals],
+            "at": [emission.cause and emission.cause.at for emission, _ in signals],
+        },
+    )

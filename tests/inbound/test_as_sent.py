@@ -1,0 +1,120 @@
+"""What platforms send is taken once and kept byte for byte, for every first-party plugin that takes webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.gateway import Gateway
+from app.host.discovery import Plugins
+from app.worker import Drains
+from tests.conftest import Driver
+from tests.plugins.github_payloads import issues_opened
+
+SECRET = "the platform's secret"
+AT_ONCE = 100
+
+
+def from_github(body: bytes) -> dict[str, str]:
+    return {
+        "X-GitHub-Event": "issues",
+        "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958",
+        "X-Hub-Signature-256": "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest(),
+    }
+
+
+def from_probe(body: bytes) -> dict[str, str]:
+    return {
+        "X-Signature": "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest(),
+        "X-Delivery": "one",
+    }
+
+
+SENDERS: dict[str, tuple[dict[str, Any], bytes, Callable[[bytes], dict[str, str]]]] = {
+    "github": ({"webhook_secret": SECRET}, json.dumps(issues_opened()).encode(), from_github),
+    "probe": ({"label": "a", "webhook_secret": SECRET}, b'{"text": "news"}', from_probe),
+}
+"""For each plugin a config, a webhook, and how its platform signs it with an id of its delivery."""
+
+
+async def enable(driver: Driver, name: str) -> None:
+    put = await driver.put(plugins=[{"name": name, "config": SENDERS[name][0]}])
+    assert put.status_code == 201, put.text
+
+
+def test_every_plugin_that_knows_repetitions_is_tried(plugins: Plugins) -> None:
+    knowing = {
+        name
+        for name, loaded in plugins.loaded.items()
+        if any(hook.dedupe is not None for hook in loaded.manifest.webhooks.values())
+    }
+    assert knowing <= SENDERS.keys(), "add the plugin's webhook to SENDERS"
+
+
+@pytest.mark.parametrize("name", SENDERS)
+async def test_a_hundred_equal_webhooks_at_once_are_one(
+    driver: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway, name: str
+) -> None:
+    await enable(driver, name)
+    _, body, sign = SENDERS[name]
+    post = anonymous.post
+    path = f"/api/hooks/town/{name}"
+    answers = await asyncio.gather(*(post(path, content=body, headers=sign(body)) for _ in range(AT_ONCE)))
+    assert sorted(answer.status_code for answer in answers) == [200] * (AT_ONCE - 1) + [202], "all acknowledged"
+    await drains.until_idle()
+    assert [row["status"] for row in await gateway.db.pool.fetch("SELECT status FROM receipts")] == ["done"]
+    assert await gateway.db.pool.fetchval("SELECT count(*) FROM events WHERE source = $1", name) == 1
+
+
+BODIES = [
+    pytest.param(b'{"text": "a\0b"}', id="NUL"),
+    pytest.param(b'{"text": "\xff\xfe\xc3\x28"}', id="not UTF-8"),
+    pytest.param(b'{"text": 1, "text": 2}\r\n', id="a key twice"),
+    pytest.param(b'{"z": 1,   "a" :2}', id="spaces and order"),
+    pytest.param(gzip.compress(b'{"text": "packed"}'), id="gzip"),
+    pytest.param(bytes(range(256)) * 8000, id="two megabytes"),
+    pytest.param(b"", id="nothing"),
+]
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["length announced", "in chunks"])
+@pytest.mark.parametrize("body", BODIES)
+async def test_bodies_are_kept_byte_for_byte(
+    driver: Driver, anonymous: httpx.AsyncClient, gateway: Gateway, body: bytes, announced: bool
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 100_000):
+            yield body[start : start + 100_000]
+
+    await enable(driver, "probe")
+    headers = {**from_probe(body), "Content-Encoding": "gzip" if body.startswith(b"\x1f\x8b") else "identity"}
+    content = body if announced else chunks()
+    answer = await anonymous.post("/api/hooks/town/probe", content=content, headers=headers)
+    assert answer.status_code == 202
+    assert await gateway.db.pool.fetchval("SELECT body FROM receipts") == body
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["length announced", "in chunks"])
+async def test_what_is_too_long_is_refused_and_never_cut(
+    driver: Driver, anonymous: httpx.AsyncClient, gateway: Gateway, announced: bool
+) -> None:
+    most = 25 * 1024 * 1024
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1 << 20):
+            yield body[start : start + (1 << 20)]
+
+    await enable(driver, "probe")
+    for body, status in ((bytes(most + 1), 413), (bytes(most), 202)):
+        content = body if announced else chunks(body)
+        answer = await anonymous.post("/api/hooks/town/probe", content=content, headers=from_probe(body))
+        assert answer.status_code == status
+    assert [tuple(row) for row in await gateway.db.pool.fetch("SELECT length(body) FROM receipts")] == [(most,)]
