@@ -11,54 +11,32 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, cast
 
+import aiohttp
 import asyncpg
 import uvloop
 
-UNIQUE = b"@@UNIQUE@@"
-"""Stands in a request for what differs from one to the next; replaced by as many digits."""
+from benchmarks.pace import UNIQUE, is_whole, send_paced
+from benchmarks.tally import Result, Tally, quantile
+
 _PATIENCE = 30.0
 """Seconds past its end after which a job that does not finish is given up."""
-
-
-@dataclass(slots=True)
-class Result:
-    """A job's outcome. `cpu` is the generator's CPU time per second of the job; latencies are in milliseconds."""
-
-    requests: int
-    seconds: float
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    cpu: float
-    failed: int
-    first_failure: str
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a job has seen so far."""
-
-    latencies: list[float] = field(default_factory=list)
-    failed: int = 0
-    first_failure: str = ""
-
-    def fail(self, what: str) -> None:
-        """Count a failure, and keep the first one's words."""
-        self.failed += 1
-        self.first_failure = self.first_failure or what[:500]
+_POSTERS = 64
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection that sends requests until the end has come, and at least one."""
+    """One keep-alive connection that sends requests until the end has come or there are `most`, and at least one."""
 
-    def __init__(self, request: bytes, status: bytes, counter: list[int], end: float, tally: Tally) -> None:
+    def __init__(
+        self, request: bytes, status: bytes, counter: list[int], end: float, most: float, tally: Tally
+    ) -> None:
         self._before, self._unique, self._after = request.partition(UNIQUE)
         self._status = b"HTTP/1.1 " + status
         self._counter = counter
         self._end = end
+        self._most = most
         self._tally = tally
         self._received = b""
         self._sent_at = 0.0
@@ -77,15 +55,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, blank, body = self._received.partition(b"\r\n\r\n")
-        if not blank or len(body) < _content_length(head):
+        if not is_whole(self._received):
             return
         now = time.perf_counter()
         self._tally.latencies.append(now - self._sent_at)
-        if not head.startswith(self._status):
+        if not self._received.startswith(self._status):
             self._tally.fail(self._received.decode("utf-8", "replace"))
         self._received = b""
-        if now < self._end:
+        if now < self._end and len(self._tally.latencies) < self._most:
             self._send()
         else:
             self.done.set_result(None)
@@ -102,19 +79,17 @@ class Connection(asyncio.Protocol):
         self._transport.write(self._before + unique + self._after)
 
 
-def _content_length(head: bytes) -> int:
-    start = head.lower().find(b"content-length:") + len(b"content-length:")
-    return int(head[start : head.find(b"\r\n", start) if b"\r\n" in head[start:] else None])
-
-
 async def send_requests(job: dict[str, Any], counter: list[int]) -> Tally:
-    """The HTTP job: `port`, `request`, `status` (the one expected), `connections`, `seconds`."""
+    """The HTTP job: `port`, `request`, `status` (the one expected), `connections`, `seconds`; `most` requests."""
     tally = Tally()
     end = time.perf_counter() + job["seconds"]
     request, status = job["request"].encode("latin-1"), str(job["status"]).encode()
+    most = job.get("most", float("inf"))
     loop = asyncio.get_running_loop()
     opened = [
-        await loop.create_connection(lambda: Connection(request, status, counter, end, tally), "127.0.0.1", job["port"])
+        await loop.create_connection(
+            lambda: Connection(request, status, counter, end, most, tally), "127.0.0.1", job["port"]
+        )
         for _ in range(job["connections"])
     ]
     await asyncio.gather(*(connection.done for _, connection in opened))
@@ -146,22 +121,58 @@ async def send_statements(job: dict[str, Any]) -> Tally:
     return tally
 
 
+async def send_posts(job: dict[str, Any]) -> Tally:
+    """The yardstick of deliveries: `body` POSTed to `port` over aiohttp for `seconds`, unsigned, nothing written."""
+    tally = Tally()
+    body, url = job["body"].encode(), f"http://127.0.0.1:{job['port']}/"
+    headers = {"content-type": "application/json"}
+
+    async def repeat(http: aiohttp.ClientSession, end: float) -> None:
+        while True:
+            started = time.perf_counter()
+            async with http.post(url, data=body, headers=headers) as response:
+                answer = await response.read()
+            if response.status != 200:
+                tally.fail(answer.decode("utf-8", "replace"))
+            now = time.perf_counter()
+            tally.latencies.append(now - started)
+            if now >= end:
+                return
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        end = time.perf_counter() + job["seconds"]
+        await asyncio.gather(*(repeat(http, end) for _ in range(_POSTERS)))
+    return tally
+
+
+async def _tally(job: dict[str, Any], counter: list[int]) -> Tally:
+    match job["kind"]:
+        case "http":
+            return await send_requests(job, counter)
+        case "paced":
+            return await send_paced(job)
+        case "posts":
+            return await send_posts(job)
+        case _:
+            return await send_statements(job)
+
+
 async def perform(job: dict[str, Any], counter: list[int]) -> Result:
     """Run one job."""
     started, cpu = time.perf_counter(), time.process_time()
     async with asyncio.timeout(job["seconds"] + _PATIENCE):
-        tally = await (send_requests(job, counter) if job["kind"] == "http" else send_statements(job))
+        tally = await _tally(job, counter)
     seconds = time.perf_counter() - started
-    latencies = sorted(tally.latencies) or [0.0]
     return Result(
         requests=len(tally.latencies),
         seconds=seconds,
         rate=len(tally.latencies) / seconds,
-        p50_ms=latencies[len(latencies) // 2] * 1000,
-        p99_ms=latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)] * 1000,
+        p50_ms=quantile(tally.latencies, 0.5) * 1000,
+        p99_ms=quantile(tally.latencies, 0.99) * 1000,
         cpu=(time.process_time() - cpu) / seconds,
         failed=tally.failed,
         first_failure=tally.first_failure,
+        late_p99_ms=quantile(tally.lateness, 0.99) * 1000,
     )
 
 

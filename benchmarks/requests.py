@@ -8,17 +8,18 @@ import json
 
 import httpx
 
-from benchmarks.load import UNIQUE
+from benchmarks.pace import UNIQUE
 
 COMMUNITY = "benchmark"
 WEBHOOK_SECRET = "a secret of nobody's"
 
 
 def prepare_community(port: int, api_key: str) -> None:
-    """A community with two plugins, one of them with a secret in its config."""
+    """A community with three plugins, two of them with a secret in their config."""
     plugins = [
         {"name": "randomness", "config": {"default_low": 1, "default_high": 6}},
         {"name": "github", "config": {"webhook_secret": WEBHOOK_SECRET}},
+        {"name": "stopwatch", "config": {"webhook_secret": WEBHOOK_SECRET}},
     ]
     answer = httpx.put(
         f"http://127.0.0.1:{port}/api/internal/community/{COMMUNITY}",
@@ -58,9 +59,20 @@ def webhook(event: str = "issues") -> bytes:
         "user-agent": "GitHub-Hookshot/0000000",
         "x-github-event": event,
         "x-github-delivery": UNIQUE.decode(),
-        "x-hub-signature-256": "sha256=" + hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest(),
+        "x-hub-signature-256": _signature(body),
     }
     return _request("POST", f"/api/hooks/{COMMUNITY}/github", headers, body)
+
+
+def timed_webhook() -> bytes:
+    """POST of a signed webhook of 1.5 KB to the plugin that notes when its handler starts."""
+    body = issues_opened()
+    headers = {"content-type": "application/json", "x-sent": UNIQUE.decode(), "x-signature": _signature(body)}
+    return _request("POST", f"/api/hooks/{COMMUNITY}/stopwatch", headers, body)
+
+
+def _signature(body: bytes) -> str:
+    return "sha256=" + hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
 
 
 def issues_opened() -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -18,19 +19,20 @@ from app.core.paging import bad_cursor, decode_cursor, encode_cursor
 from app.events.schemas import envelope
 
 _BELOW_THE_LINE = "(era < current_era() OR xid < pg_snapshot_xmin(pg_current_snapshot()))"
-_PAGE = f"""
+# The cursor's own era and later ones are read apart: of `(era, xid, seq) > (…)` the planner knows only what it knows of
+# `era`, which is the same in nearly all rows, and so would sort the whole rest of the log for one page.
+_PAGE = """
 SELECT id, community, instance_id AS instance, source, event_type, timestamp, data::text AS data,
-       initiator::text AS initiator, era, xid::text AS xid_text, seq
-FROM events
-WHERE driver_id = $1
-  AND (era, xid, seq) > ($2::int, $3::text::xid8, $4::bigint)
-  AND {_BELOW_THE_LINE}
-  AND ($5::text IS NULL OR event_type = $5)
-  AND ($6::text IS NULL OR source = $6)
-  AND ($7::text IS NULL OR community = $7)
-ORDER BY events.era, events.xid, events.seq
-LIMIT $8
-"""  # noqa: S608 -- constants only
+       initiator::text AS initiator, page.era, page.xid::text AS xid_text, page.seq
+FROM (
+    (SELECT * FROM events
+     WHERE driver_id = $1 AND era = $2::int AND (xid, seq) > ($3::text::xid8, $4::bigint) AND {conditions}
+     ORDER BY era, xid, seq LIMIT $5)
+    UNION ALL
+    (SELECT * FROM events WHERE driver_id = $1 AND era > $2::int AND {conditions} ORDER BY era, xid, seq LIMIT $5)
+) AS page
+ORDER BY page.era, page.xid, page.seq LIMIT $5
+"""
 _ENDS = f"""
 SELECT wanted.driver_id, newest.era, newest.xid::text AS xid_text, newest.seq
 FROM unnest($1::text[]) AS wanted(driver_id) CROSS JOIN LATERAL (
@@ -86,18 +88,22 @@ async def read_after(
     pool: Pool, driver_id: str, position: Position, wanted: Filter, *, limit: int
 ) -> list[tuple[Position, dict[str, Any]]]:
     """A driver's next events after a position, in order, each with its own position."""
+    filters = {name: value for name, value in asdict(wanted).items() if value is not None}
+    statement = _page_statement(tuple(filters))
     rows = await pool.fetch(
-        _PAGE,
-        driver_id,
-        position.era,
-        str(position.xid),
-        position.seq,
-        wanted.event_type,
-        wanted.source,
-        wanted.community,
-        limit,
+        statement, driver_id, position.era, str(position.xid), position.seq, limit, *filters.values()
     )
     return [(_position(row), _event(row)) for row in rows]
+
+
+@cache
+def _page_statement(filters: tuple[str, ...]) -> str:
+    """The statement for a page filtered by these columns; their values are its arguments from the sixth on.
+
+    One for each set of filters, for a condition that says "or any" cannot be looked up in an index.
+    """
+    conditions = [_BELOW_THE_LINE, *(f"{name} = ${number}::text" for number, name in enumerate(filters, start=6))]
+    return _PAGE.format(conditions=" AND ".join(conditions))
 
 
 async def find_ends(pool: Pool, drivers: Sequence[str]) -> dict[str, Position]:

@@ -22,12 +22,13 @@ class EventRow(Base):
     __tablename__ = "events"
     __table_args__ = (
         Index("ix_events_order", "driver_id", "era", "xid", "seq"),
+        Index("ix_events_community", "community", "era", "xid", "seq"),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 
     id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
     driver_id: Mapped[str]
-    community_id: Mapped[str | None] = mapped_column(index=True)
+    community_id: Mapped[str | None]
     community: Mapped[str | None]
     instance_id: Mapped[str | None]
     source: Mapped[str]

@@ -5,22 +5,39 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
-from benchmarks.suite import COMPARISONS
+from benchmarks import api, delivery, ingest
+from benchmarks.suite import GROUPS
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--scale", "0.01", "--rounds", "1", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=170,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    document: dict[str, Any] = json.loads(run.stdout)
+    assert document["failures"] == {}
+    return document
 
 
 def test_every_figure_is_measured_and_no_request_fails() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--scale", "0.01", "--rounds", "1"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    document = json.loads(run.stdout)
-    assert document["failures"] == {}
-    names = [figure["name"] for figure in document["figures"]]
-    assert names[:2] == ["memory of the idle API", "memory of the idle worker"]
-    assert names[2:] == [comparison.name for comparison in COMPARISONS]
-    assert all(figure["value"] > 0 and figure["yardstick"]["value"] > 0 for figure in document["figures"])
-    assert all((figure["ok"] is None) == (figure["target"] is None) for figure in document["figures"])
+    document = _run()
+    figures = document["figures"]
+    assert [figure["name"] for figure in figures[:2]] == ["memory of the idle API", "memory of the idle worker"]
+    assert list(dict.fromkeys(figure["group"] for figure in figures)) == list(GROUPS)
+    names = [figure["name"] for figure in figures]
+    assert len(set(names)) == len(names)
+    compared = {comparison.name for group in (api, delivery, ingest) for comparison in group.COMPARISONS}
+    assert compared < set(names)
+    assert [figure for figure in figures if figure["value"] <= 0 or figure["yardstick"]["value"] <= 0] == []
+    assert all((figure["ok"] is None) == (figure["target"] is None) for figure in figures)
+    assert len(document["series"]["memory over webhooks"]) > 2
+
+
+def test_a_group_runs_alone() -> None:
+    document = _run("--only", "api")
+    assert [figure["name"] for figure in document["figures"]] == [comparison.name for comparison in api.COMPARISONS]
