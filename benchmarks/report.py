@@ -126,10 +126,10 @@ class Run:
             self.report.note(name, results)
         return rounds
 
-    def http(self, port: int, request: bytes, status: int) -> Load:
+    def http(self, port: int, request: bytes, status: int, connections: int = CONNECTIONS) -> Load:
         """Load over HTTP: one request again and again, on each of so many connections."""
         job = {"kind": "http", "port": port, "request": request.decode("latin-1"), "status": status}
-        return lambda seconds: self.stack.run({**job, "connections": CONNECTIONS, "seconds": seconds})
+        return lambda seconds: self.stack.run({**job, "connections": connections, "seconds": seconds})
 
     def statement(self, statement: str, argument: str | int, *, binary: bool = False) -> Load:
         """Load of one SQL statement on bare asyncpg."""

@@ -19,7 +19,7 @@ from app.events.models import Delivery, Endpoint, EventRow
 
 LEASE = timedelta(seconds=30)
 """Longer than an attempt can take (15 s)."""
-PER_ENDPOINT = 64
+PER_ENDPOINT = 192
 """How many deliveries of one endpoint a worker has in hand at a time."""
 OPEN_AFTER = 5
 """Consecutive failures that open an endpoint's circuit: from then on one probe at a time."""

@@ -24,7 +24,7 @@ from app.events.claim import Outgoing, claim
 from app.events.messages import render
 from app.events.settle import Attempted, Result, settle_delivered, settle_failed
 
-IN_HAND = 256
+IN_HAND = 512
 """How many deliveries a worker posts at a time."""
 SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 7200, 18000, 36000, 36000))
 """The wait after the first, second, … failed attempt; after the last the delivery is dead."""

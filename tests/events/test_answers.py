@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from aiohttp import web
 
+from app.events.claim import Outgoing, claim
+from app.events.settle import Attempted, Result, settle_delivered, settle_failed
 from app.gateway import Gateway
 from app.worker import Drains, open_drains
 from tests.conftest import Driver
@@ -75,3 +79,35 @@ async def test_a_retry_after_that_is_no_number_of_seconds_is_passed_over(
     wait = await gateway.db.pool.fetchval("SELECT extract(epoch FROM next_at - now())::float FROM deliveries")
     assert 2 < wait <= 6, "the schedule's first wait"
     assert await gateway.db.pool.fetchval("SELECT not_before FROM endpoints") is None
+
+
+async def test_what_came_of_an_attempt_past_its_lease_is_not_written(
+    driver: Driver, gateway: Gateway, sink: Sink
+) -> None:
+    """Another worker has the delivery by then, and its outcome counts."""
+
+    async def take() -> Outgoing:
+        await gateway.db.pool.execute("UPDATE deliveries SET lease_until = now() - interval '1 second'")
+        async with gateway.db.begin() as session:
+            (taken,) = await claim(session, room=10, busy={})
+        return taken
+
+    async def settle_as_failed(item: Outgoing) -> bool:
+        attempted = Attempted(item, datetime.now(UTC), Result(500, None, "", 1, None))
+        async with gateway.db.begin() as session:
+            return await settle_failed(session, attempted, retry_in=timedelta(seconds=5), pause=None)
+
+    async def settle_as_delivered(item: Outgoing) -> list[bool]:
+        return await settle_delivered(gateway.db, [Attempted(item, datetime.now(UTC), Result(204, None, "", 1, None))])
+
+    await driver.put(plugins=[PROBE])
+    await register(driver, sink.url)
+    await driver.act("probe.echo", {"text": "hi"})
+    slept, awake = await take(), await take()
+    assert (slept.id, slept.epoch + 1) == (awake.id, awake.epoch)
+    assert await settle_as_failed(slept) is False
+    assert await settle_as_delivered(slept) == [False]
+    assert await gateway.db.pool.fetchval("SELECT count(*) FROM attempts") == 0
+    assert tuple(await gateway.db.pool.fetchrow("SELECT status, epoch FROM deliveries")) == ("pending", awake.epoch)
+    assert await settle_as_delivered(awake) == [True]
+    assert await settle_as_failed(awake) is False, "what is delivered stays so"

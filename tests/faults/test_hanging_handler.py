@@ -39,3 +39,5 @@ async def test_a_hanging_handler_is_cut_off_and_tried_again(rig: Rig, sink: Sink
     rows = await rig.rows("SELECT status, epoch, attempt FROM receipts WHERE plugin = 'stall'")
     assert {row["status"] for row in rows} == {"done"}
     assert {row["epoch"] for row in rows} == {2}, "the first try was cut off, the second went through"
+    cut_off = rig.log.read_text().count("took longer than 3 seconds")
+    assert cut_off >= HANGING, "by its time-out, and not by the end of its lease"

@@ -17,6 +17,8 @@ from tests.support.sink import Posted, Sink
 
 SWEEP_SECONDS = 1.0
 OUTAGE_SECONDS = 5.0
+REDIS_AWAY_SECONDS = float(os.environ.get("METAGOV_FAULT_REDIS_SECONDS", "30"))
+"""Longer than every time-out and pause that has to do with Redis."""
 KINDS = ("hook", "get", "put")
 
 
@@ -115,12 +117,21 @@ async def test_redis_away_slow_or_empty_delays_nothing_for_long(rig: Rig, sink: 
         await load("well", 2)
         assert rig.valkey.pid is not None
         os.kill(rig.valkey.pid, signal.SIGSTOP)
-        await load("frozen", 6)
-        os.kill(rig.valkey.pid, signal.SIGCONT)
+        try:
+            await load("frozen", 6)
+        finally:
+            os.kill(rig.valkey.pid, signal.SIGCONT)
         await crash(rig.valkey, signal.SIGKILL)
-        await load("away", 8)
+        await load("away", REDIS_AWAY_SECONDS)
         await launch(rig.valkey)
         async with Redis.from_url(rig.valkey.url) as redis:
+
+            async def found_again() -> bool:
+                """The worker's schedule and its ear for hints are both on the new server."""
+                heard = await redis.pubsub_numsub("metagov:wake")
+                return bool(await redis.exists("arq:queue:health-check")) and heard[0][1] > 0
+
+            print(f"Redis back: found by the worker within {await until(found_again, 20, 'Redis found again'):.1f} s")
             await redis.flushall()
         await load("flushed", 4)
     print(f"answers {platform.answers}, slowest {max(platform.seconds):.3f} s")
