@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: install run test test-faults check format lock bench
+.PHONY: install run test test-faults mutants check format lock bench
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ test: install
 # Real processes are killed and stopped here, one test after the other.
 test-faults: install
 	$(PY) -m pytest -p no:randomly -s tests/faults
+
+# Breaks one mechanism after the other on a copy, and sees that a test notices. Takes an hour; ROWS="4 19" does some.
+mutants: install
+	$(PY) -m tests.mutants $(ROWS)
 
 check: install
 	$(PY) -m ruff format --check .

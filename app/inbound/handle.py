@@ -128,7 +128,6 @@ async def _done(use: Inbox, item: _Handled, results: Group[_Handled, bool]) -> N
             error = PluginCrashed(f"what {instance.plugin} emitted cannot be stored: {type(error.orig).__name__}")
         await _failed(use, item.receipt, instance, error)
         return
-    reached(KillPoint.RECEIPT_COMMITTED)
     handled_of(instance.plugin, "done").inc()
 
 
@@ -142,6 +141,7 @@ async def _commit(use: Inbox, batch: Sequence[_Handled]) -> list[bool]:
         )
         queues = await commit(session, use.host, [item.emission for item in ordered if item.receipt.id in kept])
         reached(KillPoint.RECEIPT_HANDLED)
+    reached(KillPoint.RECEIPT_COMMITTED)
     use.wake.poke(*queues)
     flag(equal)
     return [item.receipt.id in kept for item in batch]
