@@ -203,7 +203,7 @@ async def test_a_dead_endpoint_with_much_waiting_starves_nobody(
     )
     await register(driver, f"{sink.url}/alive")
     await driver.act("probe.echo", {"text": "new"})
-    assert await drains.deliveries() <= 100
+    assert await drains.deliveries() <= 250, "of the dead endpoint a share, and one of the other"
     paths = [posted.path for posted in sink.posts]
     assert paths.count("/alive") == 1
     await drains.until_idle()
