@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -21,11 +22,11 @@ from cryptography.fernet import Fernet
 
 from app.accounts.service import create_driver
 from app.core.crypto import Vault
-from app.core.db import Database, plain_dsn
+from app.core.db import Database
 from app.core.embedded import Postgres, Valkey
 from app.core.killpoints import KillPoint
 from app.core.settings import Settings
-from tests.faults.rig import SECRET, Rig, stalling, until
+from tests.faults.rig import SECRET, Rig, administer, stalling, until
 from tests.support.servers import free_port, wait_ready
 from tests.support.sink import Posted, Sink, open_sink
 
@@ -119,14 +120,19 @@ class Template:
     async def copy(self) -> str:
         """A new database; its address."""
         name = f"{self.name}_{next(_numbers)}"
-        await _administer(self.postgres, f'CREATE DATABASE "{name}" TEMPLATE "{self.name}"')
+        await administer(self.postgres, f'CREATE DATABASE "{name}" TEMPLATE "{self.name}"')
         return self.url(name)
+
+    async def drop(self, url: str) -> None:
+        """Drop a copy by its address, once its test is over."""
+        name = url.partition("?")[0].rpartition("/")[2]
+        await administer(self.postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def make_template(postgres: Postgres, valkey: Valkey) -> Template:
     """Migrate a database, and add the driver."""
     name = f"votes_{os.getpid()}_{next(_numbers)}"
-    await _administer(postgres, f'CREATE DATABASE "{name}"')
+    await administer(postgres, f'CREATE DATABASE "{name}"')
     template = Template(postgres, valkey, name, Fernet.generate_key().decode(), "")
     environment = {**os.environ, "METAGOV_DATABASE_URL": template.url(name)}
     command = [sys.executable, "-m", "app.cli", "migrate"]
@@ -200,11 +206,5 @@ async def open_votes(
             raise
         finally:
             await asyncio.to_thread(rig.stop_all)
-
-
-async def _administer(postgres: Postgres, statement: str) -> None:
-    connection = await asyncpg.connect(plain_dsn(postgres.url))
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                await template.drop(url)

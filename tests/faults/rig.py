@@ -125,9 +125,7 @@ class Rig:
 async def open_rig(postgres: Postgres, valkey: Valkey, sink_url: str, folder: Path, **more: str) -> AsyncIterator[Rig]:
     """API and worker, ready, on a new database. The stall plugin is installed in them."""
     name = f"faults_{time.monotonic_ns()}"
-    connection = await asyncpg.connect(plain_dsn(postgres.url))
-    await connection.execute(f'CREATE DATABASE "{name}"')
-    await connection.close()
+    await administer(postgres, f'CREATE DATABASE "{name}"')
     database_url = postgres.url.replace("/metagov?", f"/{name}?")
     # A plugin from outside is found by its distribution's entry points.
     info = folder / "site" / "stall-0.dist-info"
@@ -167,12 +165,23 @@ async def open_rig(postgres: Postgres, valkey: Valkey, sink_url: str, folder: Pa
         rig.stop_all()
         await launch(postgres)
         await launch(valkey)
+        # A Postgres that was stopped hard writes every file of every database to disk before it serves again.
+        await administer(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def administer(postgres: Postgres, statement: str) -> None:
+    """Run a statement outside any test's database."""
+    connection = await asyncpg.connect(plain_dsn(postgres.url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 async def launch(server: EmbeddedServer) -> None:
     """Start a server that is not running, and wait until it serves."""
     server.launch()  # on this thread: the server ends with the thread that starts it
-    await asyncio.to_thread(server.wait_ready, 30)
+    await asyncio.to_thread(server.wait_ready, 90)
 
 
 async def crash(server: EmbeddedServer, number: signal.Signals) -> None:
