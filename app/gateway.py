@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import httpx
 from redis.asyncio import Redis
@@ -22,7 +23,8 @@ from app.host.discovery import Plugins, discover
 from app.inbound.handle import Inbox
 from app.inbound.targets import Targets
 from app.installs.service import Installer
-from app.processes.start import Runner
+from app.processes.access import Mailroom
+from app.processes.runner import Runner
 
 _REDIS_TIMEOUT = 2.0
 _STOP_SECONDS = 5.0
@@ -61,7 +63,17 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
     redis = connect_redis(settings)
     wake = Wake(redis)
     async with Database(settings) as db:
-        runner = Runner(db, host, vault, wake, egress, settings.start_timeout, settings.handler_timeout)
+        runner = Runner(
+            db,
+            host,
+            vault,
+            wake,
+            egress,
+            settings.start_timeout,
+            settings.handler_timeout,
+            barrier=timedelta(seconds=settings.barrier_seconds),
+            grace=timedelta(hours=settings.grace_hours),
+        )
         try:
             yield Gateway(
                 settings=settings,
@@ -73,7 +85,7 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 egress=egress,
                 targets=Targets(db, host, vault),
                 installer=Installer(db, host, vault, settings.handler_timeout),
-                performer=Performer(db, host, vault, wake, settings.action_timeout),
+                performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
             )

@@ -13,6 +13,7 @@ import app.actions.routes
 import app.console.routes
 import app.events.routes
 import app.events.stream_routes
+import app.identity.routes
 import app.inbound.routes
 import app.installs.catalog
 import app.installs.routes
@@ -37,6 +38,7 @@ _ROUTERS = (
     app.inbound.routes.router,
     app.events.routes.router,
     app.events.stream_routes.router,
+    app.identity.routes.router,
     app.console.routes.router,
 )
 

@@ -4,10 +4,11 @@ from app.accounts import models as accounts
 from app.console import models as console
 from app.core.db import Base
 from app.events import models as events
+from app.identity import models as identity
 from app.inbound import models as inbound
 from app.processes import models as processes
 from app.runtime import models as runtime
 
 metadata = Base.metadata
 
-__all__ = ["accounts", "console", "events", "inbound", "metadata", "processes", "runtime"]
+__all__ = ["accounts", "console", "events", "identity", "inbound", "metadata", "processes", "runtime"]

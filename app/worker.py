@@ -39,7 +39,8 @@ from app.host.discovery import Plugins, discover
 from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
-from app.processes.advance import advance_due, perform_effects_due
+from app.processes.advance import advance_due
+from app.processes.effects import perform_effects_due
 from app.processes.retention import drop_old_effects
 from app.runtime.retention import forget_seen, forget_signals
 
@@ -179,8 +180,9 @@ async def make_partitions(gateway: Gateway) -> None:
 async def drop_old(ctx: dict[str, Any]) -> None:
     """Once an hour, on one worker: drop what is older than METAGOV_RETENTION_DAYS."""
     gateway = ctx["gateway"]
-    for drop in (drop_old_receipts, drop_old_events, drop_old_effects, forget_signals, forget_seen):
+    for drop in (drop_old_receipts, drop_old_events, drop_old_effects, forget_seen):
         await drop(gateway.db, _kept(gateway))
+    await forget_signals(gateway.db)
 
 
 def _kept(gateway: Gateway) -> timedelta:

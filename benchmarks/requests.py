@@ -15,11 +15,12 @@ WEBHOOK_SECRET = "a secret of nobody's"
 
 
 def prepare_community(port: int, api_key: str) -> None:
-    """A community with three plugins, two of them with a secret in their config."""
+    """A community with four plugins, two of them with a secret in their config."""
     plugins = [
         {"name": "randomness", "config": {"default_low": 1, "default_high": 6}},
         {"name": "github", "config": {"webhook_secret": WEBHOOK_SECRET}},
         {"name": "stopwatch", "config": {"webhook_secret": WEBHOOK_SECRET}},
+        {"name": "ballot", "config": {}},
     ]
     answer = httpx.put(
         f"http://127.0.0.1:{port}/api/internal/community/{COMMUNITY}",
@@ -37,18 +38,35 @@ def bare_read() -> bytes:
 
 
 def community_read(api_key: str) -> bytes:
-    """GET of a community with its two plugins."""
+    """GET of a community with its plugins."""
     return _request("GET", f"/api/internal/community/{COMMUNITY}", {"authorization": f"Bearer {api_key}"})
 
 
 def random_int(api_key: str) -> bytes:
     """POST of an action that needs no platform."""
-    headers = {
+    body = b'{"parameters": {"low": 1, "high": 100}}'
+    return _request("POST", "/api/action/randomness.random-int", _acting(api_key), body)
+
+
+def cast(api_key: str, process_id: str) -> bytes:
+    """POST of a vote, by another voter each time."""
+    parameters = {"process_id": process_id, "voter": f"voter {UNIQUE.decode()}", "choice": "plum"}
+    body = json.dumps({"parameters": parameters}).encode()
+    return _request("POST", "/api/action/ballot.cast", _acting(api_key), body)
+
+
+def bare_insert() -> bytes:
+    """POST of the yardstick's route that stores a vote."""
+    body = json.dumps({"voter": f"voter {UNIQUE.decode()}", "choice": "plum"}).encode()
+    return _request("POST", "/vote", {"content-type": "application/json"}, body)
+
+
+def _acting(api_key: str) -> dict[str, str]:
+    return {
         "authorization": f"Bearer {api_key}",
         "x-metagov-community": COMMUNITY,
         "content-type": "application/json",
     }
-    return _request("POST", "/api/action/randomness.random-int", headers, b'{"parameters": {"low": 1, "high": 100}}')
 
 
 def webhook(event: str = "issues") -> bytes:

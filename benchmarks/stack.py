@@ -75,13 +75,14 @@ class Stack:
         """What the sink has counted since the last call; from now on it checks with these secrets, by port."""
         return Counted(**_ask(self.sink, {str(port): secret for port, secret in secrets.items()}))
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """A request of the driver's. Returns the answer's JSON."""
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, community: str = "") -> Any:
+        """A request of the driver's, for that community where one is named. Returns the answer's JSON."""
+        header = {"X-Metagov-Community": community} if community else {}
         answer = httpx.request(
             method,
             f"http://127.0.0.1:{self.api_port}{path}",
             json=body,
-            headers={"Authorization": f"Bearer {self.api_key}"},
+            headers={"Authorization": f"Bearer {self.api_key}", **header},
             trust_env=False,
             timeout=30,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from benchmarks import api, delivery, ingest, log, memory, requests
+from benchmarks import api, delivery, ingest, log, memory, processes, requests
 from benchmarks.report import CONNECTIONS, Report, Run, Say
 from benchmarks.stack import Stack
 
@@ -15,6 +15,7 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "ingest": ingest.measure,
     "delivery": delivery.measure,
     "api": api.measure,
+    "processes": processes.measure,
     "log": log.measure,
 }
 
@@ -48,6 +49,8 @@ def measure(stack: Stack, scale: float, rounds: int, say: Say, groups: Collectio
             "accepted to handler start": "from the database's clock in the statement that stores the webhook to the "
             "handler's first line; `sent` is from the sender's clock when the request leaves; open loop",
             "posts": "a backlog that appears at once, from the first post to the last by the sink's clock",
+            "votes counted": "a backlog stored past the gateway, from when the worker goes on until all are counted; "
+            "`cast` is one process with a voter per request, counted on the same machine meanwhile",
             "fan-out": "rows written while the worker handles waiting webhooks; the endpoints are paused",
         },
     }

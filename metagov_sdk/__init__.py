@@ -1,5 +1,6 @@
 """What plugin authors import: `from metagov_sdk import Plugin, action, …`. It knows nothing of the gateway itself."""
 
+from metagov_sdk.accounts import AccountLink, Accounts, LinkQuality, LinkType
 from metagov_sdk.actions import ActionSpec, action
 from metagov_sdk.errors import ManifestError, PluginError, Rejected, Retry, Unauthorized
 from metagov_sdk.events import Event, Initiator, OpenEvent
@@ -36,6 +37,8 @@ from metagov_sdk.verify import (
 from metagov_sdk.webhook import HookRequest, Reply, Wake, WebhookSpec, by_header, webhook
 
 __all__ = [
+    "AccountLink",
+    "Accounts",
     "ActionSpec",
     "Call",
     "Checkpoint",
@@ -50,6 +53,8 @@ __all__ = [
     "Headers",
     "HookRequest",
     "Initiator",
+    "LinkQuality",
+    "LinkType",
     "Manifest",
     "ManifestError",
     "Model",

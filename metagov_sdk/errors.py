@@ -1,9 +1,13 @@
-"""What can go wrong inside a plugin, said in three words.
+"""What can go wrong inside a plugin, said in few words.
 
 PluginError
 ├── Retry         the platform is away or asks to wait: the gateway tries again
 ├── Unauthorized  the platform no longer accepts our credentials: the instance becomes `needs_auth`
-└── Rejected      the platform (or the plugin) says no, and will say no again
+└── Rejected      the platform says no, and will say no again
+    ├── NotFound   what the driver's request names is not there (404)
+    ├── Forbidden  it is there, and not for the one it was asked for (403)
+    ├── Conflict   not as things stand now (409)
+    └── Invalid    a parameter cannot be accepted (422)
 
 ManifestError stands apart: it is about the plugin's code, raised while it is loaded.
 """
@@ -33,6 +37,26 @@ class Unauthorized(PluginError):
 
 class Rejected(PluginError):
     """The request can never succeed as it is; `reason` is the platform's own message where it has one."""
+
+
+class NotFound(Rejected):
+    """What the request names is not there, or is another community's."""
+
+
+class Forbidden(Rejected):
+    """The request is well-formed, and whoever it is made for may not have it done."""
+
+
+class Conflict(Rejected):
+    """The request contradicts how things stand: a vote that has closed, a name that is taken."""
+
+
+class Invalid(Rejected):
+    """A parameter cannot be accepted. `pointer` is a JSON pointer from the parameters' root, as in `/options/3`."""
+
+    def __init__(self, pointer: str, reason: str) -> None:
+        super().__init__(reason)
+        self.pointer = pointer
 
 
 class ManifestError(Exception):

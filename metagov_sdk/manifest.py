@@ -140,12 +140,22 @@ def _docstring(item: object, what: str) -> str:
 
 
 def _type_arguments(cls: type, generic: type) -> tuple[Any, ...]:
-    """The arguments `cls` (or the class it inherits from) gives to `generic`."""
-    for base in cls.__mro__:
-        for parent in getattr(base, "__orig_bases__", ()):
-            if typing.get_origin(parent) is generic:
-                return typing.get_args(parent)
+    """The arguments `cls` gives to `generic`, itself or through a generic class in between."""
+    for parent in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = typing.get_origin(parent) or parent
+        if origin is generic:
+            return typing.get_args(parent)
+        if isinstance(origin, type) and issubclass(origin, generic):
+            given = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(parent), strict=False))
+            return tuple(_substituted(argument, given) for argument in _type_arguments(origin, generic))
     return ()
+
+
+def _substituted(argument: Any, given: Mapping[Any, Any]) -> Any:
+    """What a type variable was given, else its default; anything else as it is."""
+    if not isinstance(argument, typing.TypeVar):
+        return argument
+    return given.get(argument, getattr(argument, "__default__", argument))
 
 
 def _require(found: object, base: type, what: str) -> None:

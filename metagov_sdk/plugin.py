@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Generic, Literal, Protocol
 import httpx
 from typing_extensions import TypeVar
 
+from metagov_sdk.accounts import AccountLink, Accounts
 from metagov_sdk.events import Event, Initiator
 from metagov_sdk.models import Config, NoSettings, NoState, Settings, State
 from metagov_sdk.process import Signal
+from metagov_sdk.processes import Processes
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 StateT = TypeVar("StateT", bound=State, default=NoState)
@@ -47,15 +49,17 @@ class Emitted:
     events: list[EmittedEvent] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     changes: list[Callable[[Any], Any]] = field(default_factory=list)
+    links: list[AccountLink] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.signals or self.changes)
+        return bool(self.events or self.signals or self.changes or self.links)
 
     def clear(self) -> None:
         """Forget what has been committed (between a poll's checkpoints)."""
         self.events.clear()
         self.signals.clear()
         self.changes.clear()
+        self.links.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Call(Generic[ConfigT, StateT, SettingsT]):
     connect: Callable[[], httpx.AsyncClient]
     hook_url: str
     may_emit: bool = True
+    processes: Processes | None = None
 
 
 class Plugin(Generic[ConfigT, StateT, SettingsT]):
@@ -98,10 +103,10 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
 
     @classmethod
     def needs_binding(cls, config: ConfigT) -> bool:
-        """Whether `config` names a platform id without credentials of its own, leaning on the operator's. Pure.
+        """Whether `config` has no credentials of its own, and so leans on the operator's. Pure.
 
-        Such an id has to be bound first, by an OAuth install or by the operator: otherwise anybody could name
-        anybody's.
+        A platform id that is used with such a config, whether it names the id itself or `community_platform_id` does,
+        has to be bound first, by an OAuth install or by the operator: otherwise anybody could name anybody's.
         """
         return False
 
@@ -160,6 +165,18 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
     def log(self) -> Log:
         """A logger that already names the community, the plugin and the instance."""
         return self._call.log
+
+    @property
+    def processes(self) -> Processes:
+        """The governance processes of this instance, for actions."""
+        if self._call.processes is None:
+            raise RuntimeError("only an action can ask for processes; a hook or poll sends them signals with emit")
+        return self._call.processes
+
+    @property
+    def accounts(self) -> Accounts:
+        """The accounts of this platform's people: `self.accounts.link(…)` says whose one is."""
+        return Accounts(self.emitted.links, may_link=self._call.may_emit)
 
     @property
     def http(self) -> httpx.AsyncClient:

@@ -9,7 +9,8 @@ The gateway keeps the state, the mailbox and the clock. It may call `on_signal` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
@@ -78,6 +79,7 @@ class Failed:
     """The process has ended without an outcome; `errors` maps a short name to plain words."""
 
     errors: dict[str, str]
+    then: tuple[Do, ...] = ()
 
 
 Step = Pending[StateT, OutcomeT] | Completed[OutcomeT] | Failed
@@ -130,6 +132,14 @@ class Process(Generic[ParamsT, StateT, OutcomeT]):
         self.now = now
         self.idempotency_key = idempotency_key
 
+    @classmethod
+    def check(cls, params: ParamsT, now: datetime) -> None:
+        """Refuse parameters that only the clock can find fault with, such as a deadline that has passed. Pure.
+
+        Called with the database's time once the parameters fit their schema, and before anything is stored or opened.
+        Raises Invalid, with a pointer from the parameters' root.
+        """
+
     async def start(self, params: ParamsT) -> Step[StateT, OutcomeT]:
         """Open the process on the platform. I/O. `self.id` may go into the platform's own object."""
         raise NotImplementedError(f"{type(self).__name__} must define start")
@@ -148,8 +158,41 @@ class Process(Generic[ParamsT, StateT, OutcomeT]):
         return Pending(state)
 
     @classmethod
+    def on_signals(cls, state: StateT, signals: Sequence[Received]) -> Step[StateT, OutcomeT]:
+        """The one step that stands for those after each of `signals`, in their order. Pure.
+
+        The gateway calls this, and `on_signal` only through it: at each commit with the signals that wait, at least
+        one and at most 1,000, ordered by position; a timer's "wake" comes alone. The answer takes the place of the
+        single steps: the last state, outcome and timers, and every effect. Once a step has ended the process, the
+        signals after it are dropped.
+
+        Override it where a batch can be folded for less than its signals one by one; the state and the outcome have
+        to be the same as if they were.
+        """
+        then: list[Do] = []
+        merged: Pending[StateT, OutcomeT] = Pending(state)
+        for signal in signals:
+            step = cls.on_signal(merged.state, signal)
+            then.extend(step.then)
+            if not isinstance(step, Pending):
+                return replace(step, then=tuple(then))
+            merged = Pending(
+                step.state,
+                outcome=merged.outcome if step.outcome is None else step.outcome,
+                url=step.url or merged.url,
+                key=step.key or merged.key,
+                closing_at=step.closing_at or merged.closing_at,
+                wake_at=step.wake_at,
+            )
+        return replace(merged, then=tuple(then))
+
+    @classmethod
     def close(cls, state: StateT, why: CloseReason) -> Completed[OutcomeT] | Failed:
-        """The last step. Pure."""
+        """The last step. Pure.
+
+        If the outcome's model has a field `unread`, the gateway writes there how many of the instance's webhooks came
+        before `closing_at` and could not be handled: signals for this process may have been among them.
+        """
         raise NotImplementedError(f"{cls.__name__} must define close")
 
     async def render(self, state: StateT, status: Status) -> None:

@@ -45,6 +45,10 @@ BODIES = [
     ("POST", "/api/internal/action/probe.echo"),
     ("POST", START),
     ("POST", "/api/internal/driver/endpoints"),
+    ("POST", "/api/internal/identity/create_id"),
+    ("POST", "/api/internal/identity/merge_ids"),
+    ("POST", "/api/internal/identity/link_account"),
+    ("POST", "/api/internal/identity/unlink_account"),
 ]
 
 

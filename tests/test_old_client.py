@@ -55,6 +55,49 @@ def test_the_documented_calls(base_url: str, server: Server) -> None:
         assert http.get(f"{base_url}/api/internal/plugin/randomness/metadata").json()["name"] == "randomness"
 
 
+def test_identity_as_the_old_gateway_had_it(base_url: str) -> None:
+    """Its calls, with the names and the query strings that its views read."""
+    slug = f"people-{'p' if 'x:' in base_url else 'u'}"
+    identity = f"{base_url}/api/internal/identity"
+    with httpx.Client(trust_env=False, timeout=20) as http:
+        plugins = [{"name": "randomness", "config": {"default_low": 1, "default_high": 2}}]
+        http.put(f"{base_url}/api/internal/community/{slug}", json={"readable_name": "People", "plugins": plugins})
+        created = http.post(f"{identity}/create_id", json={"community_slug": slug, "count": 3})
+        assert created.status_code == 201
+        first, second, third = created.json()
+        assert len(http.post(f"{identity}/create_id", json={"community_slug": slug}).json()) == 1
+        account = {
+            "external_id": second,
+            "community_slug": slug,
+            "platform_type": "randomness",
+            "platform_identifier": "alexmorgan",
+            "community_platform_id": None,
+            "custom_data": {"nickname": "Alex"},
+            "link_type": "manual admin",
+            "link_quality": "confirmed (weak)",
+        }
+        linked = http.post(f"{identity}/link_account", json=account)
+        assert linked.status_code == 200
+        assert linked.json() == {**account, "community": slug}
+        merge = {"primary_instance_id": first, "secondary_instance_id": second}
+        assert http.post(f"{identity}/merge_ids", json=merge).status_code == 200
+        user = http.get(f"{identity}/get_user", params={"external_id": second}).json()
+        held = {**linked.json(), "external_id": first}
+        assert user == {"source_ID": second, "primary_ID": first, "linked_accounts": [held]}
+        users = http.get(f"{identity}/get_users", params={"community": slug}).json()
+        assert len(users) == 3
+        query = {"community": slug, "platform_type": "randomness", "link_type": "manual admin"}
+        found = http.get(f"{identity}/get_users", params=query).json()
+        assert found == [{**user, "source_ID": first}]
+        among = {"external_id_list": [second, third], **query}
+        assert http.get(f"{identity}/filter_users_by_account", params=among).json() == [user]
+        one = {"external_id": second, "platform_type": "randomness"}
+        assert http.get(f"{identity}/get_linked_account", params=one).json() == held
+        del account["external_id"]
+        assert http.post(f"{identity}/unlink_account", json=account).status_code == 200
+        assert http.get(f"{identity}/get_user", params={"external_id": second}).json()["linked_accounts"] == []
+
+
 async def test_the_callback_gets_the_bare_process(base_url: str, server: Server, sink: Sink) -> None:
     slug = f"callbacks-{'p' if 'x:' in base_url else 'u'}"
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:

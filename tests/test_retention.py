@@ -151,7 +151,7 @@ async def test_keys_of_webhooks_are_forgotten_and_those_of_events_not(town: Driv
 
 async def test_signals_and_effects_are_not_kept_for_ever(town: Driver, gateway: Gateway) -> None:
     instance = await gateway.db.pool.fetchval("SELECT id FROM instances")
-    signals = [("taken", 3, 2), ("just taken", 0, 0), ("waits", 20, None), ("nobody's", 45, None)]
+    signals = [("taken", 3, 2), ("just taken", 0, 0), ("q", 45, None), ("nobody's", 2, None), ("early", 0, None)]
     await gateway.db.pool.executemany(
         """INSERT INTO signals (instance_id, process, key, kind, data, at, applied_at)
         VALUES ($1, 'vote', $2, 'x', '{}', now() - make_interval(days => $3), now() - make_interval(days => $4))""",
@@ -167,7 +167,7 @@ async def test_signals_and_effects_are_not_kept_for_ever(town: Driver, gateway: 
     )
     await keep_house(gateway)
     rows = await gateway.db.pool.fetch("SELECT key FROM signals ORDER BY key")
-    assert [row[0] for row in rows] == ["just taken", "waits"]
+    assert [row[0] for row in rows] == ["early", "just taken", "q"], "what a process is there to take is not lost"
     assert {row[0] for row in await gateway.db.pool.fetch("SELECT id FROM effects")} >= {waiting, young}
     assert await gateway.db.pool.fetchval("SELECT count(*) FROM effects WHERE id = $1", old) == 0
     assert await gateway.db.pool.fetchval("SELECT count(*) FROM processes") == 1
@@ -208,7 +208,7 @@ async def test_webhooks_are_taken_and_handled_while_partitions_come_and_go(
         await asyncio.gather(*(send(number) for number in range(4)), handle(), house())
         await drains.until_idle()
     rows = await gateway.db.pool.fetch("SELECT status, tableoid::regclass::text AS place FROM receipts")
-    assert len(rows) == len(sent) > 50
+    assert len(rows) == len(sent) >= 20
     assert {row["status"] for row in rows} == {"done"}
     assert "receipts_default" not in {row["place"] for row in rows}
     assert await gateway.db.pool.fetchval("SELECT count(*) FROM events WHERE event_type = 'poked'") == len(sent)

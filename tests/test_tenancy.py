@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 from typing import Any
 
 import httpx
@@ -102,6 +103,50 @@ async def test_a_foreign_community_in_the_header_is_as_an_unknown_one(
     missing = await driver.http.request(method, path, json=body)
     assert "X-Metagov-Community" in problem(missing, 400)["detail"]
     assert "missing" in missing.json()["detail"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["with an own person", "with nobody"])
+async def test_foreign_people_are_as_unknown_ones(driver: Driver, other_driver: Driver, own: bool) -> None:
+    """Neither a MetagovID nor a community of another driver's can be told from one that is not there."""
+    base = "/api/internal/identity"
+    account = {"platform_type": "probe", "platform_identifier": "u1"}
+    await other_driver.put("city")
+    theirs = (await other_driver.http.post(f"{base}/create_id", json={"community_slug": "city"})).json()[0]
+    linking = {"external_id": theirs, "community_slug": "city", **account}
+    linked = (await other_driver.http.post(f"{base}/link_account", json=linking)).json()
+    await driver.put("town")
+    mine = "mid_none"
+    if own:
+        mine = (await driver.http.post(f"{base}/create_id", json={"community_slug": "town"})).json()[0]
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "create_id", {"community_slug": "city"}),
+        ("POST", "merge_ids", {"primary_instance_id": theirs, "secondary_instance_id": mine}),
+        ("POST", "merge_ids", {"primary_instance_id": mine, "secondary_instance_id": theirs}),
+        ("POST", "link_account", {**linking, "force": True}),
+        ("POST", "link_account", {**linking, "community_slug": "town", "force": True}),
+        ("POST", "link_account", {**linking, "external_id": mine, "force": True}),
+        ("POST", "unlink_account", linking),
+        ("POST", "unlink_account", {**linking, "community_slug": "town"}),
+        ("GET", "get_user", {"external_id": theirs}),
+        ("GET", "get_users", {"community": "city"}),
+        ("GET", "get_users", {"community": "city", **account}),
+        ("GET", "filter_users_by_account", {"external_id_list": f"{mine},{theirs}" if own else theirs}),
+        ("GET", "get_linked_account", {"external_id": theirs, "platform_type": "probe"}),
+    ]
+    for method, call, said in calls:
+        answers = []
+        for known in ({}, {theirs: "mid_unknown", "city": "nonesuch"}):
+            values = json.loads(json.dumps(said))
+            for name, value in values.items():
+                for before, after in known.items():
+                    values[name] = value.replace(before, after) if isinstance(value, str) else value
+                    value = values[name]
+            sent = {"json": values} if method == "POST" else {"params": values}
+            answer = await driver.http.request(method, f"{base}/{call}", **sent)
+            answers.append(str(problem(answer, 404)).replace(theirs, "mid_unknown"))
+        assert answers[0] == answers[1], (call, said)
+    user = (await other_driver.http.get(f"{base}/get_user", params={"external_id": theirs})).json()
+    assert user == {"source_ID": theirs, "primary_ID": theirs, "linked_accounts": [linked]}
 
 
 async def test_lists_show_ones_own(driver: Driver, theirs: dict[str, Any], drains: Drains) -> None:

@@ -14,6 +14,7 @@ from app.core.db import Database
 from app.core.errors import Conflict, Invalid, NotFound
 from app.core.wake import Wake
 from app.host.binding import Host, InstanceData, UnreadableInstance
+from app.processes.access import Mailroom
 from app.runtime import instances
 from app.runtime.calls import PluginCrashed, as_problem, needs_auth, run
 from app.runtime.emissions import Emission, commit
@@ -34,6 +35,7 @@ class Performer:
     vault: Vault
     wake: Wake
     timeout: float
+    mailroom: Mailroom
     turns: Turns = field(default_factory=Turns)
 
 
@@ -56,7 +58,7 @@ async def perform(
 ) -> bytes:
     """Perform an action on the one of `candidates` that is meant; returns its result as JSON.
 
-    Raises Invalid with pointers below `/parameters`, Conflict, Upstream or Unavailable.
+    Raises Invalid with pointers below `/parameters`, NotFound, Forbidden, Conflict, Upstream or Unavailable.
     """
     plugin = candidates.plugin
     instance, now = candidates.choose(use.vault, platform_id)
@@ -71,7 +73,8 @@ async def perform(
             # What was read before the turn came may be stale by now.
             instance, now = await instances.choose(use.db.pool, use.vault, instance.community_id, plugin, platform_id)
         try:
-            bound = use.host.bind(instance, now=now, idempotency_key=idempotency_key)
+            processes = use.mailroom.of(instance)
+            bound = use.host.bind(instance, now=now, idempotency_key=idempotency_key, processes=processes)
         except UnreadableInstance as error:
             raise Conflict(str(error), slug="parked") from error
         try:
@@ -84,7 +87,7 @@ async def perform(
                 await needs_auth(session, instance, error.reason)
             raise as_problem(error, plugin) from error
         except (PluginError, PluginCrashed) as error:
-            raise as_problem(error, plugin) from error
+            raise as_problem(error, plugin, "/parameters") from error
     return spec.result.dump_json(result, by_alias=True)
 
 

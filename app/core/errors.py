@@ -27,6 +27,10 @@ from pydantic import ValidationError
 
 PROBLEM_JSON = "application/problem+json"
 
+_MOST_ERRORS = 50
+"""How many wrong fields an answer lists; it says how many there are."""
+_LONGEST_POINTER = 500
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -115,14 +119,14 @@ class Invalid(Problem):
     @classmethod
     def schema(cls, error: ValidationError, prefix: Sequence[str | int] = ()) -> Invalid:
         """What pydantic found, with pointers below `prefix`. The input itself is not repeated: it may be secret."""
-        return cls.found([((*prefix, *item["loc"]), item["msg"]) for item in error.errors(include_input=False)])
+        return cls.found([((*prefix, *_place(item["loc"])), item["msg"]) for item in error.errors(include_input=False)])
 
     @classmethod
     def found(cls, items: Sequence[tuple[Sequence[str | int], str]]) -> Invalid:
         """Several wrong fields, given as (path, what is wrong)."""
-        errors = [FieldError(pointer(path), message) for path, message in items]
+        errors = [FieldError(pointer(path)[:_LONGEST_POINTER], message) for path, message in items[:_MOST_ERRORS]]
         first = errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
         return cls(f"{first.pointer or 'the body'}: {first.detail}{more}", errors=errors)
 
 
@@ -139,6 +143,11 @@ class Unavailable(Problem):
 
     def __init__(self, detail: str, *, retry_after: int = 1) -> None:
         super().__init__(detail, headers={"retry-after": str(retry_after)})
+
+
+def _place(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Where a field is; pydantic ends the place of a wrong key, and not value, with a word of its own."""
+    return location[:-1] if location and location[-1] == "[key]" else location
 
 
 def pointer(path: Sequence[str | int]) -> str:

@@ -37,7 +37,7 @@ class KillPoint(Enum):
     START_ANSWERED = "the platform has opened the process; nothing of its answer is committed"
     START_COMMITTED = "the started process is committed; nobody has been woken"
     FOLD_WRITTEN = "signals are applied, the step and its event written; nothing of it is committed"
-    FOLD_COMMITTED = "the step is committed with its event and effects; the row's lease is still held"
+    FOLD_COMMITTED = "the step is committed with its event and effects; nothing has been woken or rendered"
     RENDER_DONE = "the platform shows the newest state; the database still says that it does not"
     EFFECT_CLAIMED = "the effect's lease is committed; nothing has been performed"
     EFFECT_PERFORMED = "the platform has performed the effect; the database does not say so"

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     """Seconds a plugin's webhook handler, poll, render or observation may take."""
     start_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
     """Seconds a request waits for a process to start before it answers 202 `created` and the worker goes on."""
+    barrier_seconds: Annotated[float, Field(ge=0, le=86400)] = 600.0
+    """Seconds a process's deadline waits for webhooks that came before it and are not handled yet."""
+    grace_hours: Annotated[float, Field(ge=0, le=8760)] = 24.0
+    """Hours that the processes of a disabled instance wait for it to be enabled again, before they are closed."""
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often a worker looks for due work that no wake-up announced."""
     test_kill_at: str = ""

@@ -23,7 +23,8 @@ QUEUE = "deliveries"
 class NewEvent:
     """An event to record.
 
-    `callback_id` also sends its bare data to that implicit endpoint; `only_to` delivers it to that endpoint alone.
+    `callback_id` also sends its bare data to that implicit endpoint, in order with what has the same `lane`; `only_to`
+    delivers it to that endpoint alone. To other endpoints the lane is the community.
     """
 
     driver_id: str
@@ -37,6 +38,7 @@ class NewEvent:
     timestamp: datetime | None = None
     callback_id: str | None = None
     only_to: str | None = None
+    lane: str | None = None
 
 
 def core_event(
@@ -101,7 +103,7 @@ async def record(session: AsyncSession, events: Sequence[NewEvent]) -> list[str]
     )
     endpoints = await _subscribers(session, {event.driver_id for event in events})
     deliveries = [
-        (endpoint_id, event_id, event.community_id or "")
+        (endpoint_id, event_id, (event.lane if endpoint_id == event.callback_id else None) or event.community_id or "")
         for event_id, event in zip(ids, events, strict=True)
         for endpoint_id in _targets(event, endpoints)
     ]
@@ -142,7 +144,7 @@ async def callback_endpoint(session: AsyncSession, driver_id: str, url: str) -> 
     """The id of the implicit endpoint that stands for a callback_url."""
     added = await session.execute(
         pg_insert(Endpoint)
-        .values(id=new_id("end"), driver_id=driver_id, kind="callback", url=url)
+        .values(id=new_id("end"), driver_id=driver_id, kind="callback", url=url, ordered=True)
         # Literal: as a parameter the condition matches no index once Postgres plans the statement for any value.
         .on_conflict_do_update(
             index_elements=["driver_id", "url"], index_where=text("kind = 'callback'"), set_={"url": url}

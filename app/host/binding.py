@@ -15,6 +15,7 @@ from app.core.errors import NotFound
 from app.host.discovery import Loaded, Plugins
 from metagov_sdk import Call, Config, Plugin, SecretRef, State
 from metagov_sdk.models import Versioned
+from metagov_sdk.processes import Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,18 @@ class Host:
             raise NotFound(f"there is no plugin named {name!r}; `metagov plugins` lists them") from None
 
     def bind(
-        self, instance: InstanceData, *, now: datetime, idempotency_key: str, may_emit: bool = True
+        self,
+        instance: InstanceData,
+        *,
+        now: datetime,
+        idempotency_key: str,
+        may_emit: bool = True,
+        processes: Processes | None = None,
     ) -> Plugin[Any, Any, Any]:
-        """A fresh plugin object. Raises UnreadableInstance when config or state have a version it cannot read."""
+        """A fresh plugin object; `processes` are its instance's, for actions.
+
+        Raises UnreadableInstance when config or state have a version it cannot read.
+        """
         plugin = self.loaded(instance.plugin)
         manifest = plugin.manifest
         log = structlog.get_logger(f"plugins.{manifest.name}").bind(
@@ -78,6 +88,7 @@ class Host:
             connect=self._connect,
             hook_url=f"{self._public_url}/api/hooks/{instance.community}/{manifest.name}",
             may_emit=may_emit,
+            processes=processes,
         )
         return manifest.plugin(call)
 

@@ -23,6 +23,8 @@ class Receipt(Base, WorkRow):
         Index("ix_receipts_list", "community_id", "id"),
         Index("ix_receipts_due", "next_at", postgresql_where="next_at IS NOT NULL AND NOT ordered"),
         Index("ix_receipts_turn", "instance_id", "position", postgresql_where="next_at IS NOT NULL AND ordered"),
+        Index("ix_receipts_unhandled", "instance_id", "received_at", postgresql_where="next_at IS NOT NULL"),
+        Index("ix_receipts_dead", "instance_id", "received_at", postgresql_where="status = 'dead'"),
         {"postgresql_partition_by": "RANGE (id)"},
     )
 

@@ -29,7 +29,8 @@ _TURNS = 1_886_548_085
 # (the dedupe table is not partitioned, so the key is unique for good), in one order for all, so that statements cannot
 # deadlock; `stored` writes what is new. Row by row it asks a hashed list of keys: joined instead, the planner, which
 # expects one row, compares every key with every other. `turns` goes before all else: of an instance whose webhooks keep
-# their order, one statement at a time draws positions, and the next one only once its own are committed.
+# their order, one statement at a time draws positions, and the next one only once its own are committed. The
+# transaction has its id before the clock is read: a process that closes waits for all that had one by its deadline.
 _INGEST = f"""
 WITH input AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::bytea[],
@@ -43,6 +44,7 @@ WITH input AS (
            row_number() OVER (PARTITION BY input.instance_id, input.key ORDER BY input.place) = 1 AS leads
     FROM input JOIN instances i ON i.id = input.instance_id AND i.generation = input.generation
     WHERE i.status <> 'disabled' AND i.deleted_at IS NULL AND (SELECT count(*) FROM turns) >= 0
+      AND (SELECT pg_current_xact_id()) IS NOT NULL
 ), fresh AS (
     INSERT INTO seen (instance_id, key)
     SELECT instance_id, key FROM live WHERE key IS NOT NULL AND leads ORDER BY instance_id, key

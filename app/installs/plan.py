@@ -18,7 +18,7 @@ from app.core.ids import new_id
 from app.host.binding import Host, InstanceData, UnreadableInstance, upgraded
 from app.host.config import CheckedConfig, check_config
 from app.runtime.models import Instance, PlatformBinding
-from metagov_sdk import Config, Manifest
+from metagov_sdk import Config, Manifest, Unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,9 @@ def _platform_id(derived: str | None, row: Instance | None, item: Wanted, path: 
 async def _check_bindings(session: AsyncSession, host: Host, planned: Sequence[Planned]) -> None:
     for one in planned:
         manifest = host.plugins.loaded[one.after.plugin].manifest
-        if not one.after.community_platform_id or not manifest.plugin.needs_binding(one.config.value):
+        if not one.after.community_platform_id:
+            continue
+        if not manifest.plugin.needs_binding(one.config.value) and not _leans(host, manifest, one.after):
             continue
         bound = await session.scalar(
             select(PlatformBinding.plugin).where(
@@ -226,6 +228,14 @@ async def _check_bindings(session: AsyncSession, host: Host, planned: Sequence[P
                     )
                 ]
             )
+
+
+def _leans(host: Host, manifest: Manifest, data: InstanceData) -> bool:
+    """Whether webhooks of a shared URL would be taken for the instance's by the operator's secret."""
+    return any(
+        hook.shared and not isinstance(hook.verify, Unsigned) and not host.owns_secret(data, hook.verify.secret)
+        for hook in manifest.webhooks.values()
+    )
 
 
 def with_state(data: InstanceData, state: dict[str, Any] | None, version: int) -> InstanceData:

@@ -24,6 +24,7 @@ from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
 from app.events.service import core_event, record
 from app.host.binding import Host, InstanceData, UnreadableInstance
+from app.identity.service import forget_community
 from app.installs.plan import Planned, Wanted, plan, with_state
 from app.runtime.calls import PluginCrashed, as_problem, run
 from app.runtime.emissions import Emission, commit
@@ -134,7 +135,7 @@ async def remove(installer: Installer, driver_id: str, community: CommunityRef, 
 
 
 async def remove_community(installer: Installer, driver_id: str, community: CommunityRef) -> None:
-    """Delete a community with its instances. Its slug stays reserved for its driver."""
+    """Delete a community with its instances and identities. Its slug stays reserved for its driver."""
     async with installer.db.begin() as session:
         rows = await _rows(session, community.id)
     await _tear_down(installer, _in_use(installer, driver_id, community, rows))
@@ -142,6 +143,7 @@ async def remove_community(installer: Installer, driver_id: str, community: Comm
         await _lock(session, community.id)
         ids = [row.id for row in await _rows(session, community.id)]
         await _mark(session, driver_id, community, ids, status="disabled", deleted_at=func.now())
+        await forget_community(session, community.id)
         await session.execute(update(Community).where(Community.id == community.id).values(deleted_at=func.now()))
 
 

@@ -30,6 +30,7 @@ _TAGS = {
     "plugins": "What plugins there are, and the schemas of what they offer.",
     "processes": "Governance processes of all plugins.",
     "events": "What happened, and where to post it.",
+    "identity": "MetagovIDs: which platform accounts are one person's.",
     "receipts": "The webhooks that platforms have posted.",
     "hooks": "Where platforms post webhooks.",
     "health": "For whoever operates the gateway.",

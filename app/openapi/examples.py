@@ -13,6 +13,12 @@ _COMMUNITY = {
     "readable_name": "Seed keepers",
     "plugins": [{"name": "randomness", "config": {"default_low": 1, "default_high": 6}}],
 }
+_ACCOUNT = {
+    "external_id": "mid_06cvh0r1w0a1b2c3d4e5f6g7h8",
+    "community_slug": "seed-keepers",
+    "platform_type": "github",
+    "platform_identifier": "583231",
+}
 REQUESTS: Mapping[str, Any] = {
     "put_community": _COMMUNITY,
     "create_community": {"slug": "seed-keepers", **_COMMUNITY},
@@ -20,6 +26,13 @@ REQUESTS: Mapping[str, Any] = {
     "update_instance": {"config": {"default_high": 20}},
     "create_endpoint": {"url": "https://driver.example.org/events", "events": ["github.issues.*", "*.process.updated"]},
     "update_endpoint": {"status": "enabled"},
+    "create_id": {"community_slug": "seed-keepers", "count": 2},
+    "merge_ids": {
+        "primary_instance_id": "mid_06cvh0r1w0a1b2c3d4e5f6g7h8",
+        "secondary_instance_id": "mid_06cvh0r1w0j9k8m7n6p5q4r3s2",
+    },
+    "link_account": {**_ACCOUNT, "link_type": "oauth", "link_quality": "confirmed (strong)"},
+    "unlink_account": _ACCOUNT,
 }
 
 

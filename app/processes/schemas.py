@@ -1,4 +1,4 @@
-"""The wire shape of a process."""
+"""The wire shapes of a process and its history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 
 from app.core.http import Answer, Body
 from app.events.schemas import Url
-from app.processes.models import ProcessRow
+from app.processes.models import ProcessRow, TransitionRow
 from app.runtime.schemas import PlatformId
 
 
@@ -44,6 +44,60 @@ class ProcessesPage(Answer):
 
     processes: list[ProcessOut]
     next: str | None
+
+
+class TransitionOut(Answer):
+    """One committed step of a process. What the signals held is not shown: votes may be secret."""
+
+    version: int
+    """Counts the steps; a start that failed is 0."""
+    at: datetime
+    kind: Literal["start", "step", "close"]
+    status: Literal["created", "pending", "completed"]
+    """The process's, after the step."""
+    signals: int
+    """How many it took from the mailbox."""
+    first_position: int | None
+    last_position: int | None
+    late: int
+    """Signals that came after `closing_at`, and do not count."""
+    woken: bool
+    """Whether a timer had come."""
+    reason: str | None
+    """Why it was closed: driver, deadline, disabled or deleted."""
+    unread: int
+    """Webhooks of before `closing_at` that could not be handled."""
+    state_digest: str | None
+    """SHA-256 of the state, after the step."""
+    outcome: dict[str, Any] | None
+    errors: dict[str, Any]
+
+
+class TransitionsPage(Answer):
+    """A process's history, oldest first."""
+
+    transitions: list[TransitionOut]
+    next: str | None
+
+
+def wire_transition(row: TransitionRow) -> TransitionOut:
+    """A step as drivers see it."""
+    return TransitionOut(
+        version=row.version,
+        at=row.at,
+        kind=row.kind,
+        status=row.status,
+        signals=row.signal_count,
+        first_position=row.first_position,
+        last_position=row.last_position,
+        late=row.late,
+        woken=row.woken,
+        reason=row.reason,
+        unread=row.unread,
+        state_digest=row.state_digest,
+        outcome=row.outcome,
+        errors=row.errors or {},
+    )
 
 
 def wire(row: ProcessRow, community: str) -> ProcessOut:

@@ -12,11 +12,11 @@ from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.egress import BodyTooLarge, EgressRefused
-from app.core.errors import Conflict, Problem, Unavailable, Upstream
+from app.core.errors import Conflict, Forbidden, Invalid, NotFound, Problem, Unavailable, Upstream
 from app.events.service import core_event, record
 from app.host.binding import InstanceData
 from app.runtime.models import Instance
-from metagov_sdk import PluginError, Rejected, Retry, Unauthorized
+from metagov_sdk import PluginError, Rejected, Retry, Unauthorized, errors
 
 ResultT = TypeVar("ResultT")
 
@@ -55,10 +55,18 @@ async def run(call: Awaitable[ResultT], *, seconds: float, what: str, instance: 
         raise PluginCrashed(f"{what}: {type(error).__name__}") from error
 
 
-def as_problem(error: PluginError | PluginCrashed, plugin: str) -> Problem:
-    """What a driver is told of a failed call."""
+def as_problem(error: PluginError | PluginCrashed, plugin: str, below: str = "") -> Problem:
+    """What a driver is told of a failed call; `below` is where in the body the call's parameters are."""
     if isinstance(error, Unauthorized):
         return Conflict(f"{plugin} needs its credentials renewed: {error.reason}", slug="needs_auth")
+    if isinstance(error, errors.NotFound):
+        return NotFound(error.reason)
+    if isinstance(error, errors.Forbidden):
+        return Forbidden(error.reason)
+    if isinstance(error, errors.Conflict):
+        return Conflict(error.reason)
+    if isinstance(error, errors.Invalid):
+        return Invalid.field(below + error.pointer, error.reason)
     if isinstance(error, Rejected):
         return Upstream(f"{plugin}: {error.reason}", slug="rejected")
     if isinstance(error, Retry):

@@ -1,4 +1,4 @@
-"""What calls into plugins emitted, as rows: state changes, events, signals; of many calls in a few statements."""
+"""What calls into plugins emitted, as rows: state changes, links, events, signals; of many calls in few statements."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.errors import NotFound
 from app.events.service import NewEvent, record
 from app.host.binding import Host, InstanceData, read_state
+from app.identity.links import Account, find_owners
+from app.identity.service import link_emitted
 from app.runtime.calls import PluginCrashed
 from app.runtime.models import InstanceState
 from metagov_sdk import Emitted, EmittedEvent
@@ -31,6 +34,7 @@ SELECT * FROM unnest(CAST(:instances AS text[]), CAST(:keys AS text[])) AS new(i
 ORDER BY instance_id, key
 ON CONFLICT DO NOTHING RETURNING instance_id, key
 """)
+# The transaction's id before the clock: what is stamped before a deadline has an id by then, and is waited for.
 _POST = text("""
 INSERT INTO signals (position, instance_id, process, key, kind, data, at)
 SELECT coalesce(position, nextval('positions')), instance_id, process, key, kind, data, coalesce(at, clock_timestamp())
@@ -38,7 +42,23 @@ FROM unnest(
     CAST(:positions AS bigint[]), CAST(:instances AS text[]), CAST(:processes AS text[]), CAST(:keys AS text[]),
     CAST(:kinds AS text[]), CAST(:data AS json[]), CAST(:at AS timestamptz[])
 ) WITH ORDINALITY AS new(position, instance_id, process, key, kind, data, at, place)
+WHERE (SELECT pg_current_xact_id()) IS NOT NULL
 ORDER BY place
+""")
+# A process that is due by now, or in a moment, is not touched: nobody queues for one that many write to, and it takes
+# what they write in few steps. In one order for all.
+_MAKE_DUE = text("""
+WITH idle AS MATERIALIZED (
+    SELECT p.id FROM processes p
+    JOIN (
+        SELECT DISTINCT * FROM unnest(CAST(:instances AS text[]), CAST(:processes AS text[]), CAST(:keys AS text[]))
+    ) AS new(instance_id, process, key)
+        ON p.instance_id = new.instance_id AND p.name = new.process AND p.key = new.key AND p.status = 'pending'
+    WHERE (p.next_at IS NULL OR p.next_at > now()) AND (p.paced_until IS NULL OR p.paced_until <= now())
+      AND p.paused_at IS NULL
+    ORDER BY p.id FOR NO KEY UPDATE OF p
+)
+UPDATE processes SET next_at = now() WHERE id = ANY(ARRAY(SELECT id FROM idle))
 """)
 
 
@@ -65,10 +85,12 @@ async def commit(session: AsyncSession, host: Host, emissions: Sequence[Emission
     Raises PluginCrashed when a change of an instance's state fails: the whole transaction is to be undone.
     """
     await _change(session, host, [emission for emission in emissions if emission.emitted.changes])
+    await _link(session, emissions)
     queues = []
     fresh = await _unseen(session, [(each.instance, event) for each in emissions for event in each.emitted.events])
     if fresh:
-        await record(session, [_event(instance, item) for instance, item in fresh])
+        initiators = await _initiators(session, fresh)
+        await record(session, [_event(*each, initiator) for each, initiator in zip(fresh, initiators, strict=True)])
         queues.append("deliveries")
     if any(emission.emitted.signals for emission in emissions):
         await _post(session, emissions)
@@ -116,6 +138,42 @@ def _changed(state: Any, change: Callable[[Any], Any], kind: type[Any], instance
     return state
 
 
+async def _link(session: AsyncSession, emissions: Sequence[Emission]) -> None:
+    """Before the events: they name the people that were linked together with them."""
+    wanted = [
+        (_account(each.instance, each.instance.plugin, link.platform_identifier), link)
+        for each in emissions
+        for link in each.emitted.links
+    ]
+    if wanted:
+        try:
+            await link_emitted(session, wanted)
+        except NotFound as error:
+            raise PluginCrashed(f"an account cannot be linked: {error.detail}") from error
+
+
+def _account(instance: InstanceData, platform_type: str, identifier: str) -> Account:
+    return Account(instance.community_id, platform_type, instance.community_platform_id or "", identifier)
+
+
+async def _initiators(
+    session: AsyncSession, events: Sequence[tuple[InstanceData, EmittedEvent]]
+) -> list[dict[str, Any] | None]:
+    """Who caused each event, with the MetagovID where the account is linked."""
+    accounts = [
+        None if item.initiator is None else _account(instance, item.initiator.provider, item.initiator.user_id)
+        for instance, item in events
+    ]
+    named = {account for account in accounts if account}
+    owners = await find_owners(session, list(named)) if named else {}
+    return [
+        None
+        if item.initiator is None or account is None
+        else item.initiator.model_dump(mode="json") | ({"external_id": owners[account]} if account in owners else {})
+        for (_, item), account in zip(events, accounts, strict=True)
+    ]
+
+
 async def _unseen(
     session: AsyncSession, events: Sequence[tuple[InstanceData, EmittedEvent]]
 ) -> list[tuple[InstanceData, EmittedEvent]]:
@@ -137,7 +195,7 @@ def _seen_key(key: str) -> str:
     return f"event:{key}"
 
 
-def _event(instance: InstanceData, item: EmittedEvent) -> NewEvent:
+def _event(instance: InstanceData, item: EmittedEvent, initiator: dict[str, Any] | None) -> NewEvent:
     return NewEvent(
         driver_id=instance.driver_id,
         community_id=instance.community_id,
@@ -146,22 +204,26 @@ def _event(instance: InstanceData, item: EmittedEvent) -> NewEvent:
         source=instance.plugin,
         event_type=item.event.wire_type(),
         data=item.event.wire_data(),
-        initiator=None if item.initiator is None else item.initiator.model_dump(mode="json"),
+        initiator=initiator,
         timestamp=item.at,
     )
 
 
 async def _post(session: AsyncSession, emissions: Sequence[Emission]) -> None:
     signals = [(emission, signal) for emission in emissions for signal in emission.emitted.signals]
+    addressed = {
+        "instances": [emission.instance.id for emission, _ in signals],
+        "processes": [signal.process for _, signal in signals],
+        "keys": [signal.key for _, signal in signals],
+    }
     await session.execute(
         _POST,
         {
+            **addressed,
             "positions": [emission.cause and emission.cause.position for emission, _ in signals],
-            "instances": [emission.instance.id for emission, _ in signals],
-            "processes": [signal.process for _, signal in signals],
-            "keys": [signal.key for _, signal in signals],
             "kinds": [signal.kind for _, signal in signals],
             "data": [json.dumps(signal.data) for _, signal in signals],
             "at": [emission.cause and emission.cause.at for emission, _ in signals],
         },
     )
+    await session.execute(_MAKE_DUE, addressed)

@@ -25,6 +25,7 @@ class Instance(Base):
             postgresql_where="deleted_at IS NULL",
         ),
         Index("ix_instances_platform", "plugin", "community_platform_id", postgresql_where="deleted_at IS NULL"),
+        Index("ix_instances_changed", "updated_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

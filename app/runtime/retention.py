@@ -10,6 +10,8 @@ from app.core.db import Database
 _LEAST_SEEN = timedelta(days=30)
 """A platform may repeat a webhook, and a person may replay one by hand, long after it came."""
 _APPLIED = timedelta(days=1)
+_UNMATCHED = timedelta(days=1)
+"""A click may come before the start that it is for is committed; beyond that it is for nobody."""
 
 
 async def forget_seen(db: Database, keep: timedelta) -> None:
@@ -22,12 +24,16 @@ async def forget_seen(db: Database, keep: timedelta) -> None:
     )
 
 
-async def forget_signals(db: Database, keep: timedelta) -> None:
-    """Drop signals a day after a process took them, and those that no process took within `keep`."""
+async def forget_signals(db: Database) -> None:
+    """Drop signals a day after a process took them (its history has them), and those that none was there to take."""
+    await delete_in_batches(db, "signals", "applied_at < now() - CAST(:age AS interval)", age=_APPLIED)
+    # What waits for a process that is paused, parked or still to be opened is not to be lost, however long that takes.
     await delete_in_batches(
         db,
         "signals",
-        "applied_at < now() - CAST(:applied AS interval) OR at < now() - CAST(:age AS interval)",
-        applied=_APPLIED,
-        age=keep,
+        "applied_at IS NULL AND at < now() - CAST(:age AS interval) AND NOT EXISTS ("
+        "SELECT FROM processes p WHERE p.instance_id = signals.instance_id AND p.name = signals.process "
+        "AND p.status = 'pending' AND p.key = signals.key) AND NOT EXISTS ("
+        "SELECT FROM processes p WHERE p.id = signals.key AND p.status <> 'completed')",
+        age=_UNMATCHED,
     )

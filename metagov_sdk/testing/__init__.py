@@ -18,7 +18,7 @@ raises ContractError, and `check_manifest` holds a whole plugin to the rules tha
 from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind
 from metagov_sdk.testing.calls import HookResult, Polled, Ran, perform, receive, run_poll
 from metagov_sdk.testing.contract import check_manifest
-from metagov_sdk.testing.processes import RunningProcess, close, fold, start_process
+from metagov_sdk.testing.processes import ProcessesInMemory, RunningProcess, close, fold, start_process
 from metagov_sdk.testing.requests import (
     hook_request,
     sign_ed25519,
@@ -33,6 +33,7 @@ __all__ = [
     "ContractError",
     "HookResult",
     "Polled",
+    "ProcessesInMemory",
     "Ran",
     "RunningProcess",
     "bind",

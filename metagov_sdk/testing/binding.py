@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from metagov_sdk.manifest import Manifest
 from metagov_sdk.models import Config, Settings, State
 from metagov_sdk.plugin import Call, Plugin
+from metagov_sdk.processes import Processes
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 """The time in a test that names no other."""
@@ -31,6 +32,7 @@ class Binding(TypedDict, total=False):
     now                      the database's time during the call (NOW).
     transport                what answers `self.http`, usually an httpx.MockTransport. Without one, every request fails.
     community_platform_id    the platform id the instance is bound to; by default what its config names.
+    processes                what `self.processes` of an action finds, usually a ProcessesInMemory.
     """
 
     config: Config | Mapping[str, Any]
@@ -41,6 +43,7 @@ class Binding(TypedDict, total=False):
     community: str
     community_platform_id: str | None
     idempotency_key: str
+    processes: Processes
 
 
 @overload
@@ -72,6 +75,7 @@ def bind_call(manifest: Manifest, binding: Binding, *, may_emit: bool) -> Plugin
         connect=lambda: httpx.AsyncClient(transport=_NoNetwork() if transport is None else _Shared(transport)),
         hook_url=f"https://gateway.example/api/hooks/{binding.get('community', 'test-community')}/{manifest.name}",
         may_emit=may_emit,
+        processes=binding.get("processes"),
     )
     return manifest.plugin(call)
 

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from pydantic import JsonValue, SecretStr
 from pydantic_core import PydanticSerializationError
 
+from metagov_sdk.accounts import AccountLink
 from metagov_sdk.errors import PluginError
 from metagov_sdk.manifest import Manifest
 from metagov_sdk.models import State
@@ -33,6 +34,7 @@ class Outgoing:
     state: State
     events: list[EmittedEvent] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
+    links: list[AccountLink] = field(default_factory=list)
 
     @property
     def wire_events(self) -> list[dict[str, Any]]:
@@ -167,7 +169,12 @@ def _commit(manifest: Manifest, plugin: Plugin[Any, Any, Any]) -> dict[str, Any]
         if signal.process not in manifest.processes:
             raise ContractError(f"a signal is addressed to the process {signal.process!r}, which the manifest lacks")
     state = apply_changes(manifest.state, plugin.state, emitted.changes)
-    return {"state": state, "events": list(emitted.events), "signals": list(emitted.signals)}
+    return {
+        "state": state,
+        "events": list(emitted.events),
+        "signals": list(emitted.signals),
+        "links": list(emitted.links),
+    }
 
 
 def _finite_json(encoded: str | bytes, what: str) -> Any:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Unpack
 
 from pydantic import BaseModel, JsonValue
 
+from metagov_sdk.errors import Conflict, NotFound
 from metagov_sdk.manifest import Manifest, ProcessSpec
 from metagov_sdk.models import State
-from metagov_sdk.process import CloseReason, Completed, Do, Failed, Pending, Process, Received, Signal, Status
+from metagov_sdk.process import (
+    CloseReason,
+    Completed,
+    Do,
+    Failed,
+    OutcomeT,
+    ParamsT,
+    Pending,
+    Process,
+    Received,
+    Signal,
+    StateT,
+    Status,
+)
+from metagov_sdk.processes import ProcessView
 from metagov_sdk.testing.binding import NOW, Binding, ContractError, apply_changes, bind_call, kept
 
 AnyStep = Pending[Any, Any] | Completed[Any] | Failed
@@ -20,17 +35,39 @@ AnyStep = Pending[Any, Any] | Completed[Any] | Failed
 def fold(process: type[Process[Any, Any, Any]], state: State, *signals: Received | Signal) -> AnyStep:
     """The last step after `signals`, in order; a step that ends the process ends the fold.
 
-    A Signal is taken as received at NOW, in the position it is given in. Raises ContractError when a step is not pure
-    or its state does not survive being stored.
+    A Signal is taken as received at NOW, in the position it is given in. Raises ContractError when a step is not pure,
+    its state does not survive being stored, or `on_signals` makes something else of all signals at once.
     """
+    received = [
+        signal if isinstance(signal, Received) else Received(signal.kind, dict(signal.data), position, NOW)
+        for position, signal in enumerate(signals, start=1)
+    ]
     step: AnyStep = Pending(state)
-    for position, signal in enumerate(signals, start=1):
-        got = signal if isinstance(signal, Received) else Received(signal.kind, dict(signal.data), position, NOW)
-        step = _pure(partial(_on_signal, process, got), state)
+    outcome = None
+    before = state
+    for signal in received:
+        step = _pure(partial(_on_signals, process, [signal]), state)
         if not isinstance(step, Pending):
-            return step
+            break
         state = step.state
+        outcome = outcome if step.outcome is None else step.outcome
+    if len(received) > 1:
+        _check_batch(process, before, received, step if not isinstance(step, Pending) else Pending(state, outcome))
     return step
+
+
+def _check_batch(
+    process: type[Process[Any, Any, Any]], state: State, signals: Sequence[Received], wanted: AnyStep
+) -> None:
+    """Hold `on_signals` to what the signals come to one by one."""
+    step = _pure(partial(_on_signals, process, signals), state)
+    same = type(step) is type(wanted)
+    for name in ("state", "outcome", "errors"):
+        same = same and getattr(step, name, None) == getattr(wanted, name, None)
+    if not same:
+        raise ContractError(
+            f"{process.__name__}.on_signals makes something else of {len(signals)} signals at once than one by one"
+        )
 
 
 def close(process: type[Process[Any, Any, Any]], state: State, why: CloseReason = "driver") -> Completed[Any] | Failed:
@@ -53,6 +90,7 @@ async def start_process(
     if spec is None:
         raise LookupError(f"the plugin has no process {name!r}; it has {sorted(manifest.processes)}")
     values = kept(spec.params.model_validate({} if params is None else params), f"process {name}: its parameters")
+    spec.cls.check(values, binding.get("now", NOW))
     running = RunningProcess(manifest, spec, values, id, binding)
     await running.start()
     return running
@@ -89,12 +127,18 @@ class RunningProcess:
         plugin = process.plugin
         self.instance_state = apply_changes(self._manifest.state, plugin.state, plugin.emitted.changes)
 
-    def signal(self, kind: str, data: dict[str, JsonValue] | None = None, *, at: datetime | None = None) -> None:
-        """Let a signal in; one that comes after the end changes nothing."""
+    @property
+    def kind(self) -> type[Process[Any, Any, Any]]:
+        """The process's class."""
+        return self._spec.cls
+
+    def signal(self, kind: str, data: Mapping[str, JsonValue] | None = None, *, at: datetime | None = None) -> int:
+        """Let a signal in; one that comes after the end changes nothing. Returns its position."""
         if self.status == "pending":
             self._position += 1
             received = Received(kind, dict(data or {}), self._position, at or self.now)
             self._take(fold(self._spec.cls, self.state, received))
+        return self._position
 
     def advance(self, to: datetime) -> None:
         """Let time pass: a due `wake_at` first, then a due `closing_at`."""
@@ -167,8 +211,39 @@ class RunningProcess:
             self.effects.append(effect)
 
 
-def _on_signal(process: type[Process[Any, Any, Any]], signal: Received, state: State) -> Any:
-    return process.on_signal(state, signal)
+class ProcessesInMemory:
+    """Started processes as an action finds them: `perform(…, processes=ProcessesInMemory(vote))`."""
+
+    def __init__(self, *running: RunningProcess) -> None:
+        self._running = running
+
+    async def get(
+        self, kind: type[Process[ParamsT, StateT, OutcomeT]], process_id: str
+    ) -> ProcessView[ParamsT, StateT, OutcomeT]:
+        """One process. Raises NotFound."""
+        found = self._find(kind, process_id)
+        params: Any = found.params
+        state: Any = found.state
+        return ProcessView(found.id, found.status, params, lambda: state, found.outcome, found.closing_at)
+
+    async def send(
+        self, kind: type[Process[Any, Any, Any]], process_id: str, signal: str, data: Mapping[str, JsonValue]
+    ) -> int:
+        """Let a signal in; its position. Raises NotFound, or Conflict when the process has ended or its time is up."""
+        found = self._find(kind, process_id)
+        if found.status == "completed" or (found.closing_at is not None and found.closing_at <= found.now):
+            raise Conflict("the process is closed")
+        return found.signal(signal, data)
+
+    def _find(self, kind: type[Process[Any, Any, Any]], process_id: str) -> RunningProcess:
+        for running in self._running:
+            if running.id == process_id and running.kind is kind:
+                return running
+        raise NotFound(f"there is no {kind.name} {process_id!r}")
+
+
+def _on_signals(process: type[Process[Any, Any, Any]], signals: Sequence[Received], state: State) -> Any:
+    return process.on_signals(state, signals)
 
 
 def _pure(step: Callable[[Any], Any], state: State) -> Any:

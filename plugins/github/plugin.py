@@ -24,7 +24,7 @@ class Github(Plugin[GithubConfig, NoState, GithubSettings]):
     @classmethod
     def needs_binding(cls, config: GithubConfig) -> bool:
         """Under the deployment's secret, an installation's webhooks go only to who has proved it is theirs."""
-        return config.installation_id is not None and config.webhook_secret is None
+        return config.webhook_secret is None
 
     @webhook(
         verify=hmac_sha256(config("webhook_secret") | setting("webhook_secret")),

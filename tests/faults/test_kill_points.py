@@ -16,7 +16,7 @@ import pytest
 from app.core.embedded import Postgres, Valkey
 from app.core.killpoints import KillPoint
 from app.events import claim
-from app.processes import start
+from app.processes import runner
 from tests.faults.again import dead_receipts, failed_deliveries, killed_at
 from tests.faults.clones import VotesRig, make_template, open_votes
 from tests.faults.flows import (
@@ -39,10 +39,10 @@ LEASES = {
     "RECEIPT": timedelta(seconds=1 + 10),  # METAGOV_HANDLER_TIMEOUT of these gateways, and what is added to it
     "POLL": timedelta(seconds=1 + 10),
     "DELIVERY": claim.LEASE,
-    "START": start.LEASE,
-    "FOLD": start.LEASE,
-    "RENDER": start.LEASE,
-    "EFFECT": start.LEASE,
+    "START": runner.LEASE,
+    "FOLD": runner.LEASE,
+    "RENDER": runner.LEASE,
+    "EFFECT": runner.LEASE,
     "RECOVER": timedelta(0),
     "REPLAY": timedelta(0),
 }

@@ -167,7 +167,7 @@ async def test_a_masked_round_trip_finds_its_instance_without_an_id(town: Driver
 async def test_which_one_is_meant(town: Driver) -> None:
     """With two instances and nothing that names one: 409, for actions, processes and configs alike."""
     for name in ("T1", "T2"):
-        made = await town.post(f"plugin/probe?community_platform_id={name}", {"label": name})
+        made = await town.post(f"plugin/probe?community_platform_id={name}", {"label": name, "webhook_secret": "s"})
         assert (made.status_code, made.json()["community_platform_id"]) == (201, name)
     problem(await town.post("plugin/probe", {"label": "?"}), 409, "ambiguous-instance")
     problem(await town.put(plugins=[{"name": "probe", "config": {"label": "?"}}]), 409, "ambiguous-instance")
@@ -189,10 +189,11 @@ async def test_config_and_id_must_agree(town: Driver) -> None:
 
 
 async def test_the_only_instance_is_meant_when_nothing_names_one(town: Driver) -> None:
-    made = (await town.post("plugin/probe?community_platform_id=T1", {"label": "a"})).json()
-    changed = await town.post("plugin/probe", {"label": "b"})
+    own = {"webhook_secret": "s"}
+    made = (await town.post("plugin/probe?community_platform_id=T1", {"label": "a", **own})).json()
+    changed = await town.post("plugin/probe", {"label": "b", **own})
     assert changed.status_code == 200
-    assert changed.json() == {**made, "config": {"label": "b"}}
+    assert changed.json() == {**made, "config": {**made["config"], "label": "b"}}
 
 
 async def test_anothers_platform_id_needs_a_binding(town: Driver, gateway: Gateway, other_driver: Driver) -> None:

@@ -42,6 +42,7 @@ endpoints = {{ values = ["{endpoint}"] }}
 processes = {{ values = ["{process}"] }}
 kinds = {{ values = ["randomness.delayed-stochastic-vote"] }}
 communities = {{ values = ["{slug}"] }}
+people = {{ values = ["{person}"] }}
 
 [parameters]
 "path.plugin" = {{ dictionary = "plugins", probability = 0.7 }}
@@ -51,6 +52,7 @@ communities = {{ values = ["{slug}"] }}
 "path.name" = {{ dictionary = "kinds", probability = 0.7 }}
 "path.community" = {{ dictionary = "communities", probability = 0.7 }}
 "path.slug" = {{ dictionary = "communities", probability = 0.7 }}
+"query.external_id" = {{ dictionary = "people", probability = 0.7 }}
 
 # What these change or remove, the other operations need: they get a community and an instance of their own.
 [[operations]]
@@ -90,6 +92,7 @@ async def set_up(http: httpx.AsyncClient, platform: str) -> dict[str, str]:
     """A community with something of everything; the ids that paths can name."""
     slug = f"fuzzed-{uuid.uuid4().hex[:12]}"
     plugins = [
+        {"name": "ballot", "config": {}},
         {"name": "randomness", "config": {"default_low": 1, "default_high": 6}},
         {"name": "sourcecred", "config": {"server_url": platform}},
         {"name": "github", "config": {"webhook_secret": "a secret of the fuzzed community's own"}},
@@ -103,8 +106,10 @@ async def set_up(http: httpx.AsyncClient, platform: str) -> dict[str, str]:
         json={"options": ["ash", "oak"], "delay": 60},
         headers={"X-Metagov-Community": slug},
     )
+    people = await http.post("/api/internal/identity/create_id", json={"community_slug": slug})
     return {
         "slug": slug,
+        "person": people.raise_for_status().json()[0],
         "instance": instances["randomness"],
         "doomed": instances["github"],
         "endpoint": endpoint.raise_for_status().json()["id"],

@@ -232,7 +232,7 @@ async def test_an_event_without_a_sender_has_no_initiator(sender: object) -> Non
 @pytest.mark.parametrize(
     ("config", "platform_id", "needs_binding"),
     [
-        ({}, None, False),
+        ({}, None, True),
         ({"webhook_secret": "s"}, None, False),
         ({"installation_id": 12}, "12", True),
         ({"installation_id": "12", "owner": "octo-org"}, "12", True),

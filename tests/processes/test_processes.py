@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 from typing import Any
 
 import httpx
@@ -15,36 +12,9 @@ from app.gateway import Gateway
 from app.worker import Drains
 from metagov_sdk import Rejected, Retry
 from tests.conftest import Driver
+from tests.processes.conftest import VOTE, cast, make_due, state_of
 from tests.support import probe
 from tests.support.sink import Sink
-
-SECRET = "s"
-VOTE = "process/probe.vote"
-
-
-@pytest.fixture
-async def town(driver: Driver) -> Driver:
-    await driver.put(plugins=[{"name": "probe", "config": {"label": "a", "webhook_secret": SECRET}}])
-    probe.LOG.clear()
-    return driver
-
-
-async def cast(platform: httpx.AsyncClient, title: str, voter: str, choice: str, kind: str = "ballot") -> None:
-    body = json.dumps({"vote": title, "voter": voter, "choice": choice, "kind": kind}).encode()
-    signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    answer = await platform.post("/api/hooks/town/probe", content=body, headers={"X-Signature": signature})
-    assert answer.status_code == 202
-
-
-async def state_of(driver: Driver, answer: httpx.Response) -> dict[str, Any]:
-    shown = await driver.http.get(answer.headers["location"], headers={"X-Metagov-Community": "town"})
-    assert shown.status_code == 200
-    process: dict[str, Any] = shown.json()
-    return process
-
-
-async def make_due(gateway: Gateway) -> None:
-    await gateway.db.pool.execute("UPDATE processes SET next_at = now(), lease_until = NULL, render_at = NULL")
 
 
 async def test_a_vote_from_start_to_outcome(
@@ -100,10 +70,10 @@ async def test_a_click_that_comes_before_the_start_is_committed(
 
 
 async def test_the_deadline_closes_it(town: Driver, drains: Drains) -> None:
-    started = await town.post(VOTE, {"title": "V1", "seconds": 0.3})
+    started = await town.post(VOTE, {"title": "V1", "seconds": 1})
     await drains.until_idle()
     assert (await state_of(town, started))["status"] == "pending"
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.1)
     await drains.until_idle()
     closed = await state_of(town, started)
     assert (closed["status"], closed["outcome"]["why"]) == ("completed", "deadline")
@@ -211,7 +181,7 @@ async def test_a_step_that_crashes_fails_its_process_visibly(
 
 async def test_deleting_the_instance_closes_its_processes(town: Driver, drains: Drains) -> None:
     started = await town.post(VOTE, {"title": "V1"})
-    (plugin,) = (await town.get("community/town")).json()["plugins"]
+    (plugin,) = (row for row in (await town.get("plugin")).json()["plugins"] if row["name"] == "probe")
     deleted = await town.http.delete(
         f"/api/internal/plugin/probe/{plugin['id']}", headers={"X-Metagov-Community": "town"}
     )

@@ -228,7 +228,7 @@ class Probe(Plugin[ProbeConfig, ProbeState, ProbeSettings]):
     @classmethod
     def needs_binding(cls, config: ProbeConfig) -> bool:
         """A team without a secret of its own leans on the deployment's."""
-        return config.team is not None and config.webhook_secret is None
+        return config.webhook_secret is None
 
     async def setup(self, old_config: ProbeConfig | None = None) -> None:
         """Say so."""
@@ -283,7 +283,10 @@ class Probe(Plugin[ProbeConfig, ProbeState, ProbeSettings]):
         if "vote" in body:
             self.emit(Signal("vote", body["vote"], body.get("kind", "ballot"), body))
         else:
-            self.emit(Poked(text=str(body.get("text"))), key=body.get("key"))
+            by = Initiator(user_id=body["by"], provider="probe") if "by" in body else None
+            self.emit(Poked(text=str(body.get("text"))), initiator=by, key=body.get("key"))
+        for link in body.get("links", ()):
+            self.accounts.link(**link)
 
     @webhook("hint", verify=unsigned(reason="the platform signs nothing"))
     def hint(self, request: HookRequest) -> Sequence[Wake]:

@@ -1,0 +1,1 @@
+"""Identity: MetagovIDs, and the platform accounts that are linked to them."""
