@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import app.actions.routes
 import app.console.routes
@@ -77,6 +79,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     api.add_middleware(IdempotentPosts, db=lambda: api.state.db, vault=vault)
     api.add_middleware(GuardInput)
     api.add_middleware(Observe)
+    api.add_middleware(ProxyHeadersMiddleware, trusted_hosts=os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
     document = build_document(api, plugins)
     api.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's documented way
     return api

@@ -21,7 +21,7 @@ from app.core.partitions import make_ahead
 from app.gateway import Gateway
 from app.inbound.retention import RECEIPTS
 from app.worker import Drains, drop_old, make_partitions
-from tests.conftest import Driver
+from tests.conftest import Driver, settle
 from tests.events.test_deliveries import listed
 from tests.events.test_endpoints import PROBE, register
 from tests.inbound.test_hooks import OWN, PATH, news, receipts, signed
@@ -117,6 +117,7 @@ async def test_a_delivery_whose_event_is_gone(
         await driver.act("probe.echo", {"text": text})
     await gateway.db.pool.execute("DELETE FROM events")
     await driver.act("probe.echo", {"text": "there"})
+    await settle(gateway.db)
     await drains.until_idle()
     assert [posted.json["data"] for posted in sink.posts] == [{"text": "there"}], "nobody is held up by it"
     dead, _ = await listed(driver, status="dead")

@@ -33,6 +33,7 @@ def serve(host: str, port: int, workers: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # create_app reads them, past which webhooks go
         timeout_graceful_shutdown=5,
     )
 

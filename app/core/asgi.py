@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -94,13 +95,15 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
 def _record(scope: Scope, status: int, seconds: float) -> None:
     """Count an answered request, and log it.
 
-    A webhook that was taken is logged for debugging only: it has a receipt, and platforms send thousands a second.
+    A webhook that was taken is logged where debugging is asked for: it has a receipt, and platforms send thousands a
+    second.
     """
     method, route = scope["method"], getattr(scope.get("route"), "path", "unmatched")
     requests_of(method, route, status).inc()
     request_seconds_of(route).observe(seconds)
-    say = _log.debug if status < 300 and scope["path"].startswith(HOOKS_PREFIX) else _log.info
-    say("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+    if status < 300 and scope["path"].startswith(HOOKS_PREFIX) and not _log.is_enabled_for(logging.DEBUG):
+        return
+    _log.info("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 1))
 
 
 class GuardInput:
@@ -154,14 +157,14 @@ async def read_body(
         message = await receive()
         if message["type"] == "http.disconnect":
             raise BadRequest("the connection closed before the body was complete")
-        chunk = message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
             raise TooLarge(refusal)
         admit(len(chunk))
-        chunks.append(chunk)
         if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        chunks.append(chunk)
 
 
 def _as_json(scope: Scope) -> Scope:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import asyncpg
+from pydantic_core import to_json
 
 from app.core.db import Database, Pool
 from app.core.group import Group
@@ -119,4 +119,4 @@ async def ingest(pool: Pool, batch: Sequence[Incoming]) -> list[Verdict]:
 
 
 def _headers(headers: Sequence[tuple[str, str]]) -> str:
-    return json.dumps([header for header in headers if header[0].lower() not in _DROPPED_HEADERS])
+    return to_json([header for header in headers if header[0].lower() not in _DROPPED_HEADERS]).decode()
