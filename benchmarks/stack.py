@@ -249,7 +249,7 @@ def _ask(process: subprocess.Popen[str], question: dict[str, Any]) -> dict[str, 
     return found
 
 
-# A new server writes its log into files that it first fills with zeros; one that has been up for a while reuses its old.
+# A new server fills its log files with zeros before it writes them; one that has been up for a while reuses old ones.
 _AGE = (
     "CREATE TABLE benchmark_age AS SELECT repeat(md5(n::text), 30) AS text FROM generate_series(1, 700000) n",
     "CHECKPOINT",
