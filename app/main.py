@@ -21,11 +21,12 @@ import app.installs.catalog
 import app.installs.routes
 import app.processes.routes
 from app.accounts.idempotency import IdempotentPosts
-from app.core.asgi import HOOKS_PREFIX, GuardInput, Observe
+from app.core.asgi import HOOKS_PREFIX, HOOKS_ROUTE, GuardInput, Observe, logs_taken_webhooks
 from app.core.crypto import Vault
 from app.core.http import PlainRoute, install_error_handlers
 from app.core.limits import TokenBuckets
 from app.core.log import configure_logging
+from app.core.quick_posts import TakePost
 from app.core.settings import Settings, load_settings
 from app.events.stream import EventStreams
 from app.gateway import open_gateway
@@ -66,6 +67,8 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.runner = gateway.runner
             api.state.streams = streams
             api.hooks = HooksApp(gateway.targets, gateway.wake)
+            # Debugging has a line in the log for each webhook, which the application writes.
+            api.take_post = None if logs_taken_webhooks() else api.hooks.take_post
             api.state.public_calls = TokenBuckets(rate=5, burst=60)
             yield
 
@@ -93,13 +96,14 @@ class _Api(FastAPI):
 
     hooks: HooksApp
     """Made by the lifespan."""
+    quick_prefix = HOOKS_PREFIX
+    take_post: TakePost | None = None
+    """The lifespan's too; what our HTTP protocol asks before it comes here (`app.core.quick_posts`)."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._observed_hooks = Observe(self._answer_hook)
-        self.hooks_route = PlainRoute(
-            f"{HOOKS_PREFIX}{{path:path}}", self._answer_hook, methods=["POST"], include_in_schema=False
-        )
+        self.hooks_route = PlainRoute(HOOKS_ROUTE, self._answer_hook, methods=["POST"], include_in_schema=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(HOOKS_PREFIX):

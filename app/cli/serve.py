@@ -26,7 +26,7 @@ def serve(host: str, port: int, workers: int) -> None:
     uvicorn.run(
         "app.cli.serve:make_app",
         factory=True,
-        http="app.core.one_write:OneWriteProtocol",
+        http="app.core.quick_posts:QuickPostsProtocol",
         host=host,
         port=port,
         workers=workers,

@@ -25,6 +25,7 @@ from app.core.metrics import request_seconds_of, requests_of
 MAX_JSON_BYTES = 1024 * 1024
 MAX_JSON_DEPTH = 100
 HOOKS_PREFIX = "/api/hooks/"
+HOOKS_ROUTE = f"{HOOKS_PREFIX}{{path:path}}"
 
 _JSON_TYPE = re.compile(rb"\s*application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _PLAIN_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
@@ -56,17 +57,17 @@ class Observe:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope["headers"])
+        given_id = request_id(scope["headers"])
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], (b"x-request-id", given_id)]
             await send(message)
 
-        logged = REQUEST_ID.set(request_id.decode())
+        logged = REQUEST_ID.set(given_id.decode())
         try:
             try:
                 await self._app(scope, receive, send_with_id)
@@ -84,12 +85,23 @@ class Observe:
             REQUEST_ID.reset(logged)
 
 
-def _request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
+def request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The caller's, where it is plain; else one of ours: this process's own prefix and a number."""
     for name, value in headers:
         if name == b"x-request-id" and _PLAIN_ID.fullmatch(value):
             return value
     return b"%b%08x" % (_ID_PREFIX, next(_NUMBERS))
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count an answered request in the metrics."""
+    requests_of(method, route, status).inc()
+    request_seconds_of(route).observe(seconds)
+
+
+def logs_taken_webhooks() -> bool:
+    """Whether the log has a line for a webhook that was taken, as for every other request."""
+    return bool(_log.is_enabled_for(logging.DEBUG))
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:
@@ -99,9 +111,8 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     second.
     """
     method, route = scope["method"], getattr(scope.get("route"), "path", "unmatched")
-    requests_of(method, route, status).inc()
-    request_seconds_of(route).observe(seconds)
-    if status < 300 and scope["path"].startswith(HOOKS_PREFIX) and not _log.is_enabled_for(logging.DEBUG):
+    count_request(method, route, status, seconds)
+    if status < 300 and scope["path"].startswith(HOOKS_PREFIX) and not logs_taken_webhooks():
         return
     _log.info("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,8 +14,13 @@ _HEAD = b"HTTP/1.1 "
 class OneWriteProtocol(HttpToolsProtocol):
     """Give it to `uvicorn.run` as `http`."""
 
+    write_whole: Callable[[bytes], None]
+    """Write an answer that is whole: nothing of it is held back."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        super().connection_made(cast(asyncio.Transport, _JoinedTransport(transport, self.loop)))
+        joined = _JoinedTransport(transport, self.loop)
+        self.write_whole = joined.write_whole
+        super().connection_made(cast(asyncio.Transport, joined))
 
 
 class _JoinedTransport:
@@ -34,6 +40,11 @@ class _JoinedTransport:
             self._head = data
             self._loop.call_soon(self._flush)
             return
+        self._transport.write(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """Write what nothing follows that belongs to it."""
+        self._flush()
         self._transport.write(data)
 
     def close(self) -> None:

@@ -27,7 +27,8 @@ OPEN_AFTER = 5
 # `waiting` hops from endpoint to endpoint through the index, so that it costs as many steps as endpoints wait.
 # An ordered endpoint offers the first undelivered delivery of each lane, and that only once no older transaction is
 # open that could still bring an earlier one. Whoever moves `not_before` of an open circuit has the probe: a second
-# worker waits for the row and then finds it moved. now() and not clock_timestamp(), which no index can be searched by.
+# worker waits for the row and then finds it moved. Materialized, so that a planner with old statistics cannot look for
+# the candidates anew at each delivery. now() and not clock_timestamp(), which no index can be searched by.
 _CLAIM = text("""
 WITH RECURSIVE waiting(endpoint_id) AS (
     (SELECT endpoint_id FROM deliveries WHERE next_at IS NOT NULL ORDER BY endpoint_id LIMIT 1)
@@ -35,14 +36,14 @@ WITH RECURSIVE waiting(endpoint_id) AS (
     SELECT (SELECT d.endpoint_id FROM deliveries d
             WHERE d.next_at IS NOT NULL AND d.endpoint_id > waiting.endpoint_id ORDER BY d.endpoint_id LIMIT 1)
     FROM waiting WHERE waiting.endpoint_id IS NOT NULL
-), eligible AS (
+), eligible AS MATERIALIZED (
     SELECT e.id, e.ordered, e.failures >= :open_after AS probe,
            CASE WHEN e.failures >= :open_after THEN 1 ELSE :per_endpoint - coalesce(busy.held, 0) END AS room
     FROM waiting JOIN endpoints e ON e.id = waiting.endpoint_id
     LEFT JOIN unnest(CAST(:busy AS text[]), CAST(:held AS int[])) AS busy(endpoint_id, held) ON busy.endpoint_id = e.id
     WHERE e.status = 'enabled' AND (e.not_before IS NULL OR e.not_before <= now())
       AND coalesce(busy.held, 0) < :per_endpoint
-), candidates AS (
+), candidates AS MATERIALIZED (
     SELECT c.id, eligible.probe
     FROM eligible CROSS JOIN LATERAL (
         (SELECT d.id FROM deliveries d

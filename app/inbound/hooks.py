@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from app.core.asgi import HOOKS_PREFIX, read_body, send_problem
+from app.core.asgi import HOOKS_PREFIX, HOOKS_ROUTE, count_request, read_body, request_id, send_problem
 from app.core.errors import NotFound, Problem, TooMany, Unavailable
 from app.core.limits import TokenBuckets
 from app.core.metrics import receipts_of
+from app.core.quick_posts import Answer, Promise, RawHeaders
 from app.core.wake import Wake
 from app.host.binding import InstanceData
 from app.inbound.store import Incoming, Intake, Verdict
@@ -44,6 +46,40 @@ class HooksApp:
         self._wakes = TokenBuckets(rate=1, burst=30)
         self._routes: dict[str, tuple[Address, WebhookSpec]] = {}
 
+    def take_post(self, path: str, headers: RawHeaders, body: bytes) -> Answer | Promise | None:
+        """Take a plain webhook at once: at a community's URL, genuine by what is at hand, for one instance alone.
+
+        All else, and all that goes wrong, is the application's: it tries again from the start and has the words for it.
+        """
+        try:
+            return self._take_post(path, headers, body)
+        except Exception:
+            # Runs inside the HTTP parser, where nothing may be raised. The application meets the same error again.
+            return None
+
+    def _take_post(self, path: str, raw: RawHeaders, body: bytes) -> Answer | Promise | None:
+        started = time.perf_counter()
+        address, hook = self._routes.get(path) or self._route(path)
+        if self._in_flight + len(body) > MAX_BYTES_IN_FLIGHT:
+            return None
+        request = HookRequest(body, _decoded(raw), address.hook)
+        found = self._targets.verified_at_hand(address, hook, request)
+        if found is None or len(found) != 1:
+            return None
+        reply = _pure(hook.reply, request) if hook.reply else None
+        if reply is not None and not reply.store:
+            return _observed(_encode(reply), raw, started)
+        storing = self._intake.add(_incoming(found[0], hook, _key(hook, request), request))
+        self._in_flight += len(body)
+
+        def answer() -> Answer | None:
+            self._in_flight -= len(body)
+            if storing.cancelled() or storing.exception() is not None or (verdict := storing.result()) == "stale":
+                return None
+            return _observed(self._taken(address, verdict, reply), raw, started)
+
+        return Promise(storing, answer)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         held = _Held(self)
         try:
@@ -62,8 +98,7 @@ class HooksApp:
             # Cheap refusal before a body of up to 25 MiB is read for a community that does not exist.
             await self._targets.enabled(address)
         body = await read_body(scope, receive, MAX_HOOK_BYTES, "a webhook may be at most 25 MiB", held.add)
-        headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
-        request = HookRequest(body, headers, address.hook)
+        request = HookRequest(body, _decoded(scope["headers"]), address.hook)
         if isinstance(hook.verify, Unsigned):
             await self._note(address, hook, request)
             return _WOKEN
@@ -71,7 +106,10 @@ class HooksApp:
         reply = _pure(hook.reply, request) if hook.reply else None
         if reply is not None and not reply.store:
             return _encode(reply)
-        verdict = await self._store(address, hook, request, found)
+        return self._taken(address, await self._store(address, hook, request, found), reply)
+
+    def _taken(self, address: Address, verdict: Verdict, reply: Reply | None) -> _Encoded:
+        """What follows a webhook that is stored, or was before; returns its answer."""
         receipts_of(address.plugin, verdict).inc()
         if verdict == "stored":
             self._wake.poke("receipts")
@@ -101,11 +139,7 @@ class HooksApp:
         for _ in range(_STALE_TRIES):
             if not found:
                 return "repeated"
-            batch = [
-                Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body, hook.ordered)
-                for data in found
-            ]
-            verdicts = await self._intake.store(batch)
+            verdicts = await self._intake.store([_incoming(data, hook, key, request) for data in found])
             if "stale" not in verdicts:
                 return "stored" if "stored" in verdicts else "repeated"
             self._targets.forget(address)
@@ -133,6 +167,21 @@ class _Held:
     def add(self, size: int) -> None:
         self._app.hold(size)
         self.size += size
+
+
+def _decoded(headers: RawHeaders) -> Headers:
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+
+
+def _observed(encoded: _Encoded, raw: RawHeaders, started: float) -> Answer:
+    """A quick answer, counted, with its request's id as `Observe` would give it."""
+    status, headers, body = encoded
+    count_request("POST", HOOKS_ROUTE, status, time.perf_counter() - started)
+    return Answer(status, [*headers, (b"x-request-id", request_id(raw))], body)
+
+
+def _incoming(data: InstanceData, hook: WebhookSpec, key: str | None, request: HookRequest) -> Incoming:
+    return Incoming(data.id, data.generation, hook.slug, key, request.headers.raw, request.body, hook.ordered)
 
 
 def _encode(reply: Reply) -> _Encoded:

@@ -82,11 +82,14 @@ class Intake:
         self._group = Group[Incoming, Verdict](
             lambda batch: ingest(db.pool, batch),
             is_ones_fault=lambda error: isinstance(error, _REFUSED),
-            at_once=2,
             most_items=MOST_ROWS,
             weigh=lambda item: len(item.body),
             most_weight=MOST_BYTES,
         )
+
+    def add(self, item: Incoming) -> asyncio.Future[Verdict]:
+        """Store one webhook; the future has its verdict after the commit, or what the database raised."""
+        return self._group.add(item)
 
     async def store(self, items: Sequence[Incoming]) -> list[Verdict]:
         """Store webhooks; returns after the commit, with one verdict each, in order.

@@ -54,10 +54,9 @@ class Targets:
 
     async def enabled(self, address: Address, *, fresh: bool = False) -> list[InstanceData]:
         """The instances behind a community's hook URL. Raises NotFound when there are none."""
+        if cached := self._cached(address, _REFETCH_SECONDS if fresh else _FRESH_SECONDS):
+            return cached
         key = (address.community or "", address.plugin)
-        cached = self._cache.get(key)
-        if cached is not None and time.monotonic() - cached[0] < (_REFETCH_SECONDS if fresh else _FRESH_SECONDS):
-            return cached[1]
         found = await instances.by_slug(self.db.pool, self.vault, *key)
         if not found:
             self._cache.pop(key, None)
@@ -66,6 +65,10 @@ class Targets:
             self._cache.clear()
         self._cache[key] = (time.monotonic(), found)
         return found
+
+    def _cached(self, address: Address, seconds: float) -> list[InstanceData] | None:
+        cached = self._cache.get((address.community or "", address.plugin))
+        return None if cached is None or time.monotonic() - cached[0] >= seconds else cached[1]
 
     def forget(self, address: Address) -> None:
         """Drop what is cached for an address: it is known to be out of date."""
@@ -84,11 +87,22 @@ class Targets:
             return await self._verified_shared(address, hook, hook.verify, request, ids or [])
         for fresh in (False, True):
             found = await self.enabled(address, fresh=fresh)
-            ids = self._located(hook, request) if self._has_to_be_named(found, hook.verify) else None
-            genuine = [data for data in self._meant(found, ids) if self._genuine(data, hook, hook.verify, request, ids)]
-            if genuine:
+            if genuine := self._genuine_of(found, hook, hook.verify, request):
                 return genuine
         raise Unauthenticated("the webhook's signature does not verify")
+
+    def verified_at_hand(self, address: Address, hook: WebhookSpec, request: HookRequest) -> list[InstanceData] | None:
+        """The same by what is cached for a community's URL; None where that does not say. Raises as `verified`."""
+        if isinstance(hook.verify, Unsigned) or address.community is None:
+            return None
+        cached = self._cached(address, _FRESH_SECONDS)
+        return cached and self._genuine_of(cached, hook, hook.verify, request)
+
+    def _genuine_of(
+        self, found: list[InstanceData], hook: WebhookSpec, verify: Verifier, request: HookRequest
+    ) -> list[InstanceData]:
+        ids = self._located(hook, request) if self._has_to_be_named(found, verify) else None
+        return [data for data in self._meant(found, ids) if self._genuine(data, hook, verify, request, ids)]
 
     def _has_to_be_named(self, found: Sequence[InstanceData], verify: Verifier) -> bool:
         """Whether it matters whom the webhook names, which costs more to read than its signature to check.

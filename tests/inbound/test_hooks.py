@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+from app.core.asgi import HOOKS_PREFIX
+from app.core.errors import Problem
+from app.core.quick_posts import Promise
 from app.gateway import Gateway
+from app.inbound.hooks import parse_address
 from app.worker import Drains
 from metagov_sdk import Rejected, Retry
 from tests.conftest import PROBE_SECRET, Driver
@@ -33,6 +41,46 @@ def signed(body: bytes, secret: str = OWN, delivery: str | None = None, team: st
 
 def news(**fields: Any) -> bytes:
     return json.dumps({"text": "news", **fields}).encode()
+
+
+class ShortWay(httpx.AsyncBaseTransport):
+    """Offers a POST to `take_post` first, as our HTTP protocol does, with the instances at hand."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._usual = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.taken = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if request.method == "POST" and path.startswith(HOOKS_PREFIX) and not request.url.query:
+            with contextlib.suppress(Problem):
+                await self._app.state.gateway.targets.enabled(parse_address(path))
+            headers = [(name.lower(), value) for name, value in request.headers.raw]
+            body = await request.aread()
+            taken = self._app.take_post(path, headers, body) if len(body) <= HIGH_WATER_LIMIT else None
+            if isinstance(taken, Promise):
+                await asyncio.wait([taken.until])
+                taken = taken.answer()
+            if taken is not None:
+                self.taken += 1
+                return httpx.Response(taken.status, headers=taken.headers, content=taken.body)
+        return await self._usual.handle_async_request(request)
+
+
+@pytest.fixture
+async def short_way(app: FastAPI) -> ShortWay:
+    return ShortWay(app)
+
+
+@pytest.fixture(params=["application", "short way"])
+async def anonymous(
+    request: pytest.FixtureRequest, app: FastAPI, short_way: ShortWay
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key, on both ways that a webhook can come in."""
+    transport = short_way if request.param == "short way" else httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test") as client:
+        yield client
 
 
 @pytest.fixture
@@ -60,6 +108,24 @@ async def test_a_signed_webhook_becomes_an_event(town: Driver, anonymous: httpx.
     assert await events(town) == [{"text": "news"}]
     assert (await town.act("probe.read")).json() == {"count": 1}
     assert [row["status"] for row in await receipts(town)] == ["done"]
+
+
+async def test_what_takes_the_short_way(town: Driver, short_way: ShortWay, gateway: Gateway) -> None:
+    async with httpx.AsyncClient(transport=short_way, base_url="http://gateway.test") as client:
+        for delivery, status in (("d1", 202), ("d1", 200), (None, 202)):
+            answer = await client.post(PATH, content=news(), headers=signed(news(), delivery=delivery))
+            assert answer.status_code == status
+            assert answer.headers["x-request-id"].startswith("req_")
+        named = await client.post(PATH, content=news(), headers={**signed(news()), "x-request-id": "mine"})
+        assert named.headers["x-request-id"] == "mine"
+        assert short_way.taken == 4
+        forged = await client.post(PATH, content=news(), headers=signed(news(), secret="forged"))
+        assert (forged.status_code, short_way.taken) == (401, 4)
+        assert (await client.post("/api/hooks/nowhere/probe", content=news())).status_code == 404
+        changed = {"name": "probe", "config": {"label": "b", "webhook_secret": OWN}}
+        assert (await town.put(plugins=[changed])).status_code == 200
+        assert (await client.post(PATH, content=news(), headers=signed(news()))).status_code == 202
+    assert await gateway.db.pool.fetchval("SELECT count(*) FROM receipts") == 4
 
 
 async def test_a_repeated_delivery_makes_no_second_event(
