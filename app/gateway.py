@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import httpx
 from redis.asyncio import Redis
@@ -22,9 +23,14 @@ from app.host.binding import Host
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import Inbox
 from app.inbound.targets import Targets
+from app.installs.oauth.state import States
+from app.installs.oauth.visits import OAuthFlow
 from app.installs.service import Installer
 from app.processes.access import Mailroom
 from app.processes.runner import Runner
+from app.runtime.credentials import CredentialStore
+from app.runtime.limits_http import PacedTransport
+from metagov_sdk import Plugin
 
 _REDIS_TIMEOUT = 2.0
 _STOP_SECONDS = 5.0
@@ -43,6 +49,7 @@ class Gateway:
     egress: EgressPolicy
     targets: Targets
     installer: Installer
+    oauth: OAuthFlow
     performer: Performer
     runner: Runner
     inbox: Inbox
@@ -56,13 +63,19 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
     egress = EgressPolicy(settings.allow_private_networks, settings.egress_allow)
     transport = GuardedTransport(egress)
 
-    def connect() -> httpx.AsyncClient:
-        return plugin_client(egress, transport=transport)
+    db = Database(settings)
 
-    host = Host(plugins or discover(), public_url=settings.public_url, connect=connect)
+    def connect(plugin: Plugin[Any, Any, Any] | None = None) -> httpx.AsyncClient:
+        paced = transport if plugin is None else PacedTransport(db, plugin, transport)
+        return plugin_client(egress, transport=paced)
+
+    credentials = CredentialStore(db, vault)
+    host = Host(
+        plugins or discover(), public_url=settings.public_url, connect=connect, vault=vault, credentials=credentials
+    )
     redis = connect_redis(settings)
     wake = Wake(redis)
-    async with Database(settings) as db:
+    async with db:
         runner = Runner(
             db,
             host,
@@ -74,6 +87,7 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
             barrier=timedelta(seconds=settings.barrier_seconds),
             grace=timedelta(hours=settings.grace_hours),
         )
+        installer = Installer(db, host, vault, settings.handler_timeout)
         try:
             yield Gateway(
                 settings=settings,
@@ -84,7 +98,8 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 host=host,
                 egress=egress,
                 targets=Targets(db, host, vault),
-                installer=Installer(db, host, vault, settings.handler_timeout),
+                installer=installer,
+                oauth=OAuthFlow(installer, States(settings.fernet_keys)),
                 performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
@@ -93,6 +108,7 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
             if runner.background:
                 # A start on its way to a platform is let finish; a worker takes over what is cut off here.
                 await asyncio.wait(runner.background, timeout=_STOP_SECONDS)
+            await credentials.aclose(_STOP_SECONDS)
             await wake.aclose()
             await redis.aclose()
             await transport.aclose()

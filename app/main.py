@@ -18,6 +18,7 @@ import app.events.stream_routes
 import app.identity.routes
 import app.inbound.routes
 import app.installs.catalog
+import app.installs.oauth.routes
 import app.installs.routes
 import app.processes.routes
 from app.accounts.idempotency import IdempotentPosts
@@ -37,6 +38,7 @@ from app.openapi import build_document
 _ROUTERS = (
     app.installs.catalog.router,  # first: `/plugin/<p>/metadata` is not an instance's id
     app.installs.routes.router,
+    app.installs.oauth.routes.router,
     app.processes.routes.router,
     app.inbound.routes.router,
     app.events.routes.router,
@@ -63,6 +65,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.egress = gateway.egress
             api.state.host = gateway.host
             api.state.installer = gateway.installer
+            api.state.oauth = gateway.oauth
             api.state.performer = gateway.performer
             api.state.runner = gateway.runner
             api.state.streams = streams
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     # Routes are tried one after the other, and actions are asked for the most. POSTs to hooks do not get this far.
     api.router.routes += app.actions.routes.ROUTES
     api.router.routes.append(api.hooks_route)
+    api.router.routes += app.installs.oauth.routes.ROUTES
     for router in _ROUTERS:
         api.include_router(router)
     install_error_handlers(api)

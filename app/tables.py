@@ -6,9 +6,22 @@ from app.core.db import Base
 from app.events import models as events
 from app.identity import models as identity
 from app.inbound import models as inbound
+from app.installs.oauth import models as oauth
 from app.processes import models as processes
+from app.runtime import limits
 from app.runtime import models as runtime
 
 metadata = Base.metadata
 
-__all__ = ["accounts", "console", "events", "identity", "inbound", "metadata", "processes", "runtime"]
+__all__ = [
+    "accounts",
+    "console",
+    "events",
+    "identity",
+    "inbound",
+    "limits",
+    "metadata",
+    "oauth",
+    "processes",
+    "runtime",
+]

@@ -39,9 +39,11 @@ from app.host.discovery import Plugins, discover
 from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
+from app.installs.oauth.revocation import drop_credentials, drop_grants
 from app.processes.advance import advance_due
 from app.processes.effects import perform_effects_due
 from app.processes.retention import drop_old_effects
+from app.runtime.limits import forget_limits
 from app.runtime.retention import forget_seen, forget_signals
 
 _PAUSE_AFTER_ERROR = 1.0
@@ -168,7 +170,11 @@ def _beating(gateway: Gateway) -> Callable[[], Awaitable[None]]:
 
 async def housekeeping(ctx: dict[str, Any]) -> None:
     """Once a minute, on one worker: drop what has served its time."""
-    await forget_old_keys(ctx["gateway"].db)
+    gateway = ctx["gateway"]
+    await forget_old_keys(gateway.db)
+    await drop_grants(gateway.db, gateway.host)
+    await drop_credentials(gateway.db, gateway.host)
+    await forget_limits(ctx["gateway"].db)
 
 
 async def make_partitions(gateway: Gateway) -> None:

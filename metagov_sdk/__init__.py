@@ -2,11 +2,23 @@
 
 from metagov_sdk.accounts import AccountLink, Accounts, LinkQuality, LinkType
 from metagov_sdk.actions import ActionSpec, action
+from metagov_sdk.credentials import Credentials, Mint, Token
 from metagov_sdk.errors import ManifestError, PluginError, Rejected, Retry, Unauthorized
 from metagov_sdk.events import Event, Initiator, OpenEvent
 from metagov_sdk.headers import Headers
+from metagov_sdk.limits import Alias, Charge, Learned, Limit, Wait, bounded_seconds, retry_after
 from metagov_sdk.manifest import Manifest, ProcessSpec
 from metagov_sdk.models import Config, Model, NoSettings, NoState, Settings, State
+from metagov_sdk.oauth import (
+    Authorize,
+    Installed,
+    OAuth,
+    OAuthDenied,
+    OAuthType,
+    OAuthUser,
+    Returned,
+    SignedIn,
+)
 from metagov_sdk.plugin import Call, Emitted, EmittedEvent, Plugin
 from metagov_sdk.polls import Checkpoint, PollSpec, poll
 from metagov_sdk.process import (
@@ -40,11 +52,15 @@ __all__ = [
     "AccountLink",
     "Accounts",
     "ActionSpec",
+    "Alias",
+    "Authorize",
     "Call",
+    "Charge",
     "Checkpoint",
     "CloseReason",
     "Completed",
     "Config",
+    "Credentials",
     "Do",
     "Emitted",
     "EmittedEvent",
@@ -53,13 +69,21 @@ __all__ = [
     "Headers",
     "HookRequest",
     "Initiator",
+    "Installed",
+    "Learned",
+    "Limit",
     "LinkQuality",
     "LinkType",
     "Manifest",
     "ManifestError",
+    "Mint",
     "Model",
     "NoSettings",
     "NoState",
+    "OAuth",
+    "OAuthDenied",
+    "OAuthType",
+    "OAuthUser",
     "OpenEvent",
     "Pending",
     "Plugin",
@@ -71,24 +95,30 @@ __all__ = [
     "Rejected",
     "Reply",
     "Retry",
+    "Returned",
     "SecretRef",
     "Settings",
     "Signal",
+    "SignedIn",
     "State",
     "Status",
     "Step",
+    "Token",
     "Unauthorized",
     "Unsigned",
     "Verifier",
+    "Wait",
     "Wake",
     "WebhookSpec",
     "action",
+    "bounded_seconds",
     "by_header",
     "config",
     "ecdsa_p256",
     "ed25519",
     "hmac_sha256",
     "poll",
+    "retry_after",
     "setting",
     "slack_v0",
     "standard_webhooks",

@@ -15,6 +15,7 @@ from metagov_sdk.actions import ActionMark, ActionSpec
 from metagov_sdk.errors import ManifestError
 from metagov_sdk.events import Event
 from metagov_sdk.models import Config, Model, NoSettings, NoState, Settings, State
+from metagov_sdk.oauth import OAuth
 from metagov_sdk.plugin import Plugin
 from metagov_sdk.polls import PollSpec
 from metagov_sdk.process import Process
@@ -58,6 +59,7 @@ class Manifest:
         *,
         processes: Sequence[type[Process[Any, Any, Any]]] = (),
         events: Sequence[type[Event]] = (),
+        oauth: type[OAuth[Any]] | None = None,
     ) -> None:
         self.plugin = plugin
         self.name = _checked_name(plugin, "plugin")
@@ -91,6 +93,9 @@ class Manifest:
         for event in self.events:
             if not getattr(event, "event_type", None):
                 raise ManifestError(f"event {event.__name__}: say its event_type")
+        self.oauth: type[OAuth[Any]] | None = oauth
+        if oauth is not None:
+            self._check_oauth(oauth)
 
     @property
     def auth_type(self) -> str:
@@ -101,6 +106,22 @@ class Manifest:
     def shared_webhook(self) -> WebhookSpec | None:
         """The hook that also serves `/api/hooks/<plugin>`, if there is one."""
         return next((hook for hook in self.webhooks.values() if hook.shared), None)
+
+    def _check_oauth(self, oauth: type[OAuth[Any]]) -> None:
+        what = f"plugin {self.name}: its OAuth ({oauth.__name__})"
+        types = getattr(oauth, "types", None)
+        if not types or not set(types) <= {"app", "user"}:
+            raise ManifestError(f'{what}: say types = frozenset({{"app", "user"}}), or one of the two')
+        for method in ("authorize_url", "exchange"):
+            if _function(oauth, method) is _function(OAuth, method):
+                raise ManifestError(f"{what}: define {method}")
+        if "app" in types and self.auth_type != "oauth":
+            raise ManifestError(f'{what}: an app install gives the credentials; say auth_type = "oauth" in the plugin')
+        given = (_type_arguments(oauth, OAuth) or (NoSettings,))[0]
+        if not issubclass(self.settings, given):
+            raise ManifestError(
+                f"{what} takes {given.__name__}, and the plugin's settings are {self.settings.__name__}: name one class"
+            )
 
     def _webhook(self, spec: WebhookSpec) -> WebhookSpec:
         what = f"webhook {self.plugin.__name__}.{spec.method}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Generic, Literal, Protocol
@@ -11,7 +11,20 @@ import httpx
 from typing_extensions import TypeVar
 
 from metagov_sdk.accounts import AccountLink, Accounts
+from metagov_sdk.credentials import (
+    CredentialAuth,
+    Credentials,
+    Mint,
+    Token,
+    UsedCredential,
+    bare,
+    check_credential_name,
+    check_token,
+    note_use,
+)
+from metagov_sdk.errors import Unauthorized
 from metagov_sdk.events import Event, Initiator
+from metagov_sdk.limits import Learned, Limit, Wait, retry_after
 from metagov_sdk.models import Config, NoSettings, NoState, Settings, State
 from metagov_sdk.process import Signal
 from metagov_sdk.processes import Processes
@@ -50,9 +63,13 @@ class Emitted:
     signals: list[Signal] = field(default_factory=list)
     changes: list[Callable[[Any], Any]] = field(default_factory=list)
     links: list[AccountLink] = field(default_factory=list)
+    credentials: dict[str, Token] = field(default_factory=dict)
+    disabled: str | None = None
+    """Why the instance is to be taken out of use, if it is."""
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.signals or self.changes or self.links)
+        lists = self.events or self.signals or self.changes or self.links or self.credentials
+        return bool(lists) or self.disabled is not None
 
     def clear(self) -> None:
         """Forget what has been committed (between a poll's checkpoints)."""
@@ -60,6 +77,8 @@ class Emitted:
         self.signals.clear()
         self.changes.clear()
         self.links.clear()
+        self.credentials.clear()
+        self.disabled = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +94,11 @@ class Call(Generic[ConfigT, StateT, SettingsT]):
     now: datetime
     idempotency_key: str
     log: Log
-    connect: Callable[[], httpx.AsyncClient]
+    connect: Callable[[Plugin[Any, Any, Any]], httpx.AsyncClient]
     hook_url: str
     may_emit: bool = True
     processes: Processes | None = None
+    credentials: Credentials | None = None
 
 
 class Plugin(Generic[ConfigT, StateT, SettingsT]):
@@ -182,9 +202,78 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
     def http(self) -> httpx.AsyncClient:
         """The HTTP client for the platform: guarded, with time-outs. Calls share its connections; do not close it."""
         if self._http is None:
-            self._http = self._call.connect()
+            self._http = self._call.connect(self)
             self._http.base_url = self.base_url(self.config, self.settings)
+            if type(self).authenticate is not Plugin.authenticate:
+                auth = CredentialAuth(self._http.base_url, self.authenticate, self._invalidate)
+                self._http.auth = auth
+                self._http.event_hooks = {"request": [auth.strip]}
         return self._http
+
+    @property
+    def limit_owner(self) -> str:
+        """Whose limits `limits` names: the stable name of the credential, never the token. Default: the instance's id.
+
+        Override it where instances share a credential or a quota: a workspace, the deployment's one bot.
+        """
+        return self._call.instance_id
+
+    def limits(self, request: httpx.Request) -> Sequence[Limit]:
+        """The buckets that this request of `self.http` takes from, the most specific first. Pure; default: none.
+
+        A request that its buckets make wait for a few seconds waits; one that they make wait for longer is not sent,
+        and Retry is raised.
+        """
+        return ()
+
+    def learn(self, request: httpx.Request, response: httpx.Response) -> Sequence[Learned]:
+        """What the answer teaches about limits. Pure: from the status, the headers and, of a 429, the body.
+
+        Called for each answer to a request that `limits` names buckets for. After a 429 that taught a short wait, the
+        request is sent again; a longer wait becomes Retry; one that taught none is handed to the caller. Default: the
+        Retry-After of a 429 or 503 is a wait for the request's first bucket.
+        """
+        named = self.limits(request)
+        if response.status_code in (429, 503) and named:
+            seconds = retry_after(response.headers, now=self.now)
+            return () if seconds is None else (Wait(named[0].bucket, seconds),)
+        return ()
+
+    async def authenticate(self, request: httpx.Request) -> None:
+        """Add the credentials to a request of `self.http`: override it, usually to set a header from `self.credential`.
+
+        Called for each request to the base URL's origin, never for another host's, nor for those that a `mint` makes.
+        After a 401 to a credential that can be had anew, it is called once more and the request sent again.
+        """
+
+    async def credential(self, name: str, mint: Mint | None = None) -> str:
+        """The stored token of this name.
+
+        One that is void or soon will be is renewed first, by one worker at a time for all: refreshed where OAuth gave
+        it, else minted. Raises Unauthorized when there is none and no `mint`, or when it cannot be renewed.
+        """
+        if (kept := self.emitted.credentials.get(name)) is not None:
+            return kept.access_token
+        if self._call.credentials is None:
+            raise Unauthorized(f"there is no credential named {name!r}")
+        secret = await self._call.credentials.read(name, bare(mint) if mint else None)
+        note_use(UsedCredential(name, secret, minted=mint is not None))
+        return secret
+
+    def keep_credential(self, name: str, token: Token) -> None:
+        """Have a token stored, sealed, until it expires; it takes the place of an older one of its name.
+
+        Committed with the call, like `emit`. Raises ValueError for a name that is empty, too long or not printable,
+        TypeError for a token without text, or with data that is not JSON.
+        """
+        if not self._call.may_emit:
+            raise RuntimeError("an unsigned hook may only wake; it can keep no credential")
+        check_credential_name(name)
+        check_token(token)
+        self.emitted.credentials[name] = token
+
+    async def _invalidate(self, used: UsedCredential) -> bool:
+        return self._call.credentials is not None and await self._call.credentials.invalidate(used)
 
     def emit(
         self,
@@ -214,3 +303,13 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
         if not self._call.may_emit:
             raise RuntimeError("an unsigned hook may only wake; it can change nothing")
         self.emitted.changes.append(edit)
+
+    def disable(self, reason: str) -> None:
+        """Have the instance taken out of use: the app was uninstalled, its access revoked. Committed with the call.
+
+        The driver is told why by the event `instance.disabled`; `teardown` is not called, there is nothing left to
+        undo. Processes are paused, and go on if the instance is enabled again in time. `reason` is shown to drivers.
+        """
+        if not self._call.may_emit:
+            raise RuntimeError("an unsigned hook may only wake; it can disable nothing")
+        self.emitted.disabled = reason

@@ -141,7 +141,8 @@ def webhook(
     reply    request → the answer owed at once (None: 202 stored, 200 repeated).
     shared   also serve `/api/hooks/<plugin>`, one URL for all communities.
     locate   request → the community_platform_ids it is for; a request for another id than the instance's is refused.
-    mask     JSON pointers into the body that are secrets: masked whenever a stored receipt is shown.
+    mask     JSON pointers into the body that are secrets: masked whenever a stored receipt is shown. In a body that is
+             a form they begin with a field's name; what follows points into the JSON that the field holds.
     ordered  handle an instance's webhooks of such hooks one at a time, in the order in which they came: a later one
              waits while an earlier one is tried again. For platforms whose webhooks mean nothing out of order; it
              costs speed.

@@ -20,7 +20,9 @@ from fastapi import FastAPI
 from standardwebhooks import WebhookVerificationError
 
 from app.gateway import Gateway
+from app.installs.oauth.grants import fill, open_grant
 from app.worker import Drains
+from metagov_sdk import Installed
 from tests.conftest import PROBE_SECRET, Driver
 from tests.events.test_stream import listening, reading
 from tests.support.foreign import ASKED, CASES, FILLED, OPEN, Try
@@ -114,6 +116,11 @@ async def one_of_everything(
         while not await gateway.db.pool.fetchval(at_rest):
             await drains.until_idle()
             await asyncio.sleep(0.05)
+    community_id = await gateway.db.pool.fetchval("SELECT id FROM communities WHERE slug = 'city'")
+    state, _ = gateway.oauth.states.make("probe", "app", other.id, community_id, f"{sink.url}/theirs", None)
+    state_hash = await open_grant(gateway.db, gateway.oauth.states.read(state, "probe")[0])
+    assert state_hash is not None
+    oauth_code = await fill(gateway.db, gateway.vault, state_hash, Installed("T0123456"))
     events = (await other.get("events", slug="city")).json()
     instances = {one["name"]: one["id"] for one in (await other.get("plugin", slug="city")).json()["plugins"]}
     return {
@@ -129,7 +136,8 @@ async def one_of_everything(
         "cursor": events["next"],
         "person": person,
         "driver": other.id,
-        "community": await gateway.db.pool.fetchval("SELECT id FROM communities WHERE slug = 'city'"),
+        "community": community_id,
+        "oauth_code": oauth_code,
         "their_url": f"{sink.url}/theirs",
     }
 

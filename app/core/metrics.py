@@ -18,6 +18,10 @@ EQUAL_BODIES = Counter("metagov_receipts_equal_bodies_total", "Receipts whose bo
 HANDLED = Counter("metagov_receipts_handled_total", "Receipts handed to plugin handlers", ["plugin", "result"])
 DELIVERIES = Counter("metagov_delivery_attempts_total", "Attempts to deliver an event", ["result"])
 PROCESSES = Counter("metagov_process_steps_total", "Steps of governance processes", ["plugin", "result"])
+PLATFORM_WAITS = Counter("metagov_platform_waits_total", "Waits of requests to platforms", ["plugin", "result"])
+PLATFORM_REFUSALS = Counter(
+    "metagov_platform_429_total", "Answers of platforms that they are asked too much", ["plugin"]
+)
 
 # A series found once is kept at hand: `labels` checks its arguments anew at every call.
 requests_of = cache(REQUESTS.labels)
@@ -26,3 +30,5 @@ receipts_of = cache(RECEIPTS.labels)
 handled_of = cache(HANDLED.labels)
 deliveries_of = cache(DELIVERIES.labels)
 processes_of = cache(PROCESSES.labels)
+platform_waits_of = cache(PLATFORM_WAITS.labels)
+platform_refusals_of = cache(PLATFORM_REFUSALS.labels)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Database
 
+LEASE = timedelta(seconds=15)
+"""How long a row is held where the lease is renewed while it is in hand (`keeping`): what a worker had in hand that was
+killed goes on after this, however long the work may take."""
+_KEEP_SECONDS = 5.0
 _LOOK_AGAIN = 0.25
 """Seconds after which more is claimed beside items that take their time, whether there is news or not."""
 
@@ -54,7 +59,12 @@ class Claimed(Protocol):
     def id(self) -> str:
         """The row's id."""
 
+    @property
+    def epoch(self) -> int:
+        """Of its claim."""
 
+
+Keep = Callable[[Mapping[str, int]], Awaitable[None]]
 ItemT = TypeVar("ItemT", bound=Claimed)
 
 
@@ -94,6 +104,33 @@ def claiming(
             return await claim(session, table, limit=limit, lease=lease)
 
     return take
+
+
+def keeping(db: Database, table: type[WorkRow], lease: timedelta = LEASE) -> Keep:
+    """What `drain` renews the leases of rows in hand by: their ids, with the epochs of their claims."""
+
+    async def keep(held: Mapping[str, int]) -> None:
+        ids = cast(list(held), ARRAY(TEXT))
+        claimed = (
+            func.unnest(ids, cast(list(held.values()), ARRAY(Integer)))
+            .table_valued("id", "epoch")
+            .render_derived(name="claimed")
+        )
+        async with db.begin() as session:
+            await session.execute(
+                update(table)
+                # Rows that are done and let go of have no lease to renew.
+                .where(
+                    table.id == claimed.c.id,
+                    table.epoch == claimed.c.epoch,
+                    table.id == any_(ids),
+                    table.lease_until.is_not(None),
+                )
+                .values(lease_until=func.clock_timestamp() + lease)
+                .execution_options(synchronize_session=False)
+            )
+
+    return keep
 
 
 async def extend(session: AsyncSession, held: WorkRow, lease: timedelta) -> bool:
@@ -161,19 +198,22 @@ async def drain(
     *,
     limit: int,
     news: asyncio.Event | None = None,
+    keep: Keep | None = None,
 ) -> int:
     """Work on what `claim` takes of a queue, at most `limit` at once, until none is in hand. Returns how many.
 
     Each item is by itself: one that fails never fails the others. More is claimed when half of what there was is
     done, and beside items that take their time when `news` is set (it is cleared here) or some time has passed.
+    `keep` renews the leases of what takes longer than a few seconds.
     """
     total = 0
-    in_hand: set[asyncio.Task[None]] = set()
+    in_hand: dict[asyncio.Task[None], ItemT] = {}
     enough = 0
+    keep_at = time.monotonic() + _KEEP_SECONDS
     changed = asyncio.Event() if news is None else news
 
     def done(task: asyncio.Task[None]) -> None:
-        in_hand.discard(task)
+        del in_hand[task]
         if len(in_hand) <= enough:
             changed.set()
 
@@ -181,12 +221,15 @@ async def drain(
         while True:
             # Before the claim and not after it: what it came too early to see rings again.
             changed.clear()
+            if keep is not None and in_hand and time.monotonic() >= keep_at:
+                await keep({item.id: item.epoch for item in in_hand.values()})
+                keep_at = time.monotonic() + _KEEP_SECONDS
             if len(in_hand) < limit:
                 claimed = await claim(limit - len(in_hand))
                 total += len(claimed)
                 for item in claimed:
                     task = asyncio.create_task(_guarded(work, item))
-                    in_hand.add(task)
+                    in_hand[task] = item
                     task.add_done_callback(done)
                 enough = len(in_hand) // 2 if claimed else 0
             if not in_hand:

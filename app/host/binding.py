@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import httpx
 import structlog
 from pydantic import SecretStr
 
+from app.core.crypto import Vault
 from app.core.errors import NotFound
 from app.host.discovery import Loaded, Plugins
-from metagov_sdk import Call, Config, Plugin, SecretRef, State
+from metagov_sdk import Call, Config, Credentials, OAuth, Plugin, SecretRef, State
 from metagov_sdk.models import Versioned
 from metagov_sdk.processes import Processes
 
@@ -42,13 +44,33 @@ class UnreadableInstance(Exception):
     """What is stored was written by a version of the plugin that this one cannot read."""
 
 
-class Host:
-    """The plugins of this process and what binds them: HTTP connections and the public URL."""
+class Connect(Protocol):
+    """Makes HTTP clients, which all share their connections."""
 
-    def __init__(self, plugins: Plugins, *, public_url: str, connect: Callable[[], httpx.AsyncClient]) -> None:
+    def __call__(self, plugin: Plugin[Any, Any, Any] | None = None) -> httpx.AsyncClient:
+        """A client that keeps to what `plugin` says of its platform's limits; for no plugin, to none."""
+        ...
+
+
+class CredentialSource(Protocol):
+    """Where instances' credentials are."""
+
+    def of(self, instance: InstanceData, oauth: Callable[[], OAuth[Any]] | None) -> Credentials:
+        """An instance's, for one call; `oauth` makes what refreshes them (None: nothing does)."""
+        ...
+
+
+class Host:
+    """The plugins of this process and what binds them: HTTP connections, credentials, keys and the public URL."""
+
+    def __init__(
+        self, plugins: Plugins, *, public_url: str, connect: Connect, vault: Vault, credentials: CredentialSource
+    ) -> None:
         self.plugins = plugins
+        self.vault = vault
         self._public_url = public_url
         self._connect = connect
+        self._credentials = credentials
 
     def loaded(self, name: str) -> Loaded:
         """The plugin of this name. Raises NotFound."""
@@ -65,8 +87,9 @@ class Host:
         idempotency_key: str,
         may_emit: bool = True,
         processes: Processes | None = None,
+        credentials: Credentials | None = None,
     ) -> Plugin[Any, Any, Any]:
-        """A fresh plugin object; `processes` are its instance's, for actions.
+        """A fresh plugin object; `processes` are its instance's, for actions; `credentials` if not the stored ones.
 
         Raises UnreadableInstance when config or state have a version it cannot read.
         """
@@ -89,8 +112,25 @@ class Host:
             hook_url=f"{self._public_url}/api/hooks/{instance.community}/{manifest.name}",
             may_emit=may_emit,
             processes=processes,
+            credentials=credentials or self.credentials(instance),
         )
         return manifest.plugin(call)
+
+    def credentials(self, instance: InstanceData) -> Credentials:
+        """The stored credentials of an instance, for one call."""
+        declared = self.loaded(instance.plugin).manifest.oauth is not None
+        return self._credentials.of(instance, partial(self.oauth, instance.plugin) if declared else None)
+
+    def oauth(self, name: str) -> OAuth[Any]:
+        """A fresh object of the plugin's OAuth. Raises NotFound when it declares none."""
+        plugin = self.loaded(name)
+        if plugin.manifest.oauth is None:
+            raise NotFound(f"the plugin {name!r} has no OAuth")
+        return plugin.manifest.oauth(plugin.settings, self._connect(), structlog.get_logger(f"plugins.{name}"))
+
+    def callback_url(self, plugin: str) -> str:
+        """Where the platform sends people back to after OAuth; it has to be registered there."""
+        return f"{self._public_url}/auth/{plugin}/callback"
 
     def read_config(self, instance: InstanceData) -> Config:
         """The instance's typed config, upgraded where an older version stored it."""

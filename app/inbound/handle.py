@@ -24,7 +24,7 @@ from app.inbound.claim import claim_receipts
 from app.inbound.models import Receipt
 from app.inbound.repeats import find_equal_bodies, flag
 from app.runtime import instances
-from app.runtime.calls import PluginCrashed, needs_auth, run
+from app.runtime.calls import PluginCrashed, PutOff, needs_auth, run
 from app.runtime.emissions import Cause, Emission, commit
 from metagov_sdk import Headers, HookRequest, PluginError, Rejected, Retry, Unauthorized
 
@@ -46,11 +46,6 @@ class Inbox:
     wake: Wake
     timeout: float
 
-    @property
-    def lease(self) -> timedelta:
-        """Longer than a handler may take."""
-        return timedelta(seconds=self.timeout + 10)
-
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
@@ -63,6 +58,10 @@ class _Claimed:
     @property
     def id(self) -> str:
         return self.receipt.id
+
+    @property
+    def epoch(self) -> int:
+        return self.receipt.epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,17 @@ async def handle_due(use: Inbox, news: asyncio.Event | None = None) -> int:
         lambda batch: _commit(use, batch), is_ones_fault=lambda error: not is_away(error), most_items=BATCH
     )
     return await work.drain(
-        lambda limit: _claim(use, limit), lambda item: _handle(use, item, results), limit=BATCH, news=news
+        lambda limit: _claim(use, limit),
+        lambda item: _handle(use, item, results),
+        limit=BATCH,
+        news=news,
+        keep=work.keeping(use.db, Receipt),
     )
 
 
 async def _claim(use: Inbox, limit: int) -> Sequence[_Claimed]:
     async with use.db.begin() as session:
-        receipts = await claim_receipts(session, limit=limit, lease=use.lease)
+        receipts = await claim_receipts(session, limit=limit, lease=work.LEASE)
     if not receipts:
         return []
     found, now = await instances.by_ids(use.db.pool, use.vault, {receipt.instance_id for receipt in receipts})
@@ -172,9 +175,11 @@ async def _failed(use: Inbox, receipt: Receipt, instance: InstanceData, error: E
     retry_in: timedelta | None = work.backoff(receipt.attempt)
     if isinstance(error, Retry) and error.after is not None:
         retry_in = timedelta(seconds=error.after)
-    if isinstance(error, Rejected) or receipt.attempt >= MOST_ATTEMPTS:
+    # One that waits for its turn waits however many are before it.
+    attempt = receipt.attempt - isinstance(error, PutOff)
+    if isinstance(error, Rejected) or attempt >= MOST_ATTEMPTS:
         retry_in = None
-    values: dict[str, Any] = {"status": "retrying" if retry_in else "dead", "error": str(error)[:2000]}
+    values = {"status": "retrying" if retry_in else "dead", "error": str(error)[:2000], "attempt": attempt}
     async with use.db.begin() as session:
         if isinstance(error, Unauthorized):
             await needs_auth(session, instance, error.reason)

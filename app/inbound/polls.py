@@ -55,7 +55,13 @@ async def schedule_polls(use: Inbox) -> None:
 
 async def run_polls_due(use: Inbox, news: asyncio.Event | None = None) -> int:
     """Run due polls until none is in hand. Returns how many there were."""
-    return await work.drain(work.claiming(use.db, Poll, use.lease), lambda row: _run(use, row), limit=BATCH, news=news)
+    return await work.drain(
+        work.claiming(use.db, Poll, work.LEASE),
+        lambda row: _run(use, row),
+        limit=BATCH,
+        news=news,
+        keep=work.keeping(use.db, Poll),
+    )
 
 
 async def _run(use: Inbox, poll: Poll) -> None:
@@ -94,7 +100,7 @@ async def _walk(use: Inbox, poll: Poll, instance: InstanceData, now: datetime) -
         step = await run(_next(steps), seconds=use.timeout, what=f"poll {poll.name}", instance=instance)
         reached(KillPoint.POLL_EMITTED)
         async with use.db.begin() as session:
-            if not await work.extend(session, poll, use.lease):
+            if not await work.extend(session, poll, work.LEASE):
                 raise work.LostLease
             queues = await commit(session, use.host, [Emission(instance, plugin.emitted)])
             if step is not None:

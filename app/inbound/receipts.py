@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import asyncpg
 
@@ -118,18 +119,44 @@ def _wire(host: Host, row: asyncpg.Record) -> ReceiptOut:
 
 
 def mask_body(body: bytes, pointers: Sequence[str]) -> bytes:
-    """The body with the values at these JSON pointers masked; a body that cannot be read is masked whole."""
+    """The body with the values at these JSON pointers masked; a body that cannot be read is masked whole.
+
+    In a form a pointer begins with the name of a field, and what follows points into the JSON that the field holds.
+    """
     if not pointers:
         return body
+    paths = [[part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]] for pointer in pointers]
     try:
-        document = json.loads(body)
+        return _masked_json(body, paths)
     except (ValueError, RecursionError):
+        pass
+    try:
+        fields = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=1000)
+    except ValueError:
         return MASK.encode()
-    for pointer in pointers:
-        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    masked = [(name, _masked_field(value, [path[1:] for path in paths if path[0] == name])) for name, value in fields]
+    return urlencode(masked, errors="surrogatepass").encode()
+
+
+def _masked_json(text: str | bytes, paths: Sequence[Sequence[str]]) -> bytes:
+    """Raises ValueError or RecursionError for what is no JSON."""
+    document = json.loads(text)
+    for *parents, last in paths:
         place: Any = document
         for part in parents:
             place = place.get(part) if isinstance(place, dict) else None
         if isinstance(place, dict) and last in place:
             place[last] = MASK
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _masked_field(value: str, paths: Sequence[Sequence[str]]) -> str:
+    """A form's field with what `paths` point at masked; the empty path is the field itself."""
+    if not paths:
+        return value
+    if not all(paths):
+        return MASK
+    try:
+        return _masked_json(value, paths).decode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):
+        return MASK

@@ -79,7 +79,7 @@ class Targets:
         self._cache.clear()
 
     async def verified(self, address: Address, hook: WebhookSpec, request: HookRequest) -> list[InstanceData]:
-        """The instances that a genuine webhook is for. Raises Unauthenticated, NotFound or Conflict."""
+        """The instances that a genuine webhook is for, perhaps none. Raises Unauthenticated, NotFound or Conflict."""
         if isinstance(hook.verify, Unsigned):
             raise NotFound("this webhook is not signed")
         if address.community is None:
@@ -89,6 +89,8 @@ class Targets:
             found = await self.enabled(address, fresh=fresh)
             if genuine := self._genuine_of(found, hook, hook.verify, request):
                 return genuine
+        if self._signed_for_nobody(found, hook, hook.verify, request) and _asks_for_an_answer_alone(hook, request):
+            return []
         raise Unauthenticated("the webhook's signature does not verify")
 
     def verified_at_hand(self, address: Address, hook: WebhookSpec, request: HookRequest) -> list[InstanceData] | None:
@@ -121,6 +123,16 @@ class Targets:
         if not genuine and not self._signed_with_setting(address.plugin, verify, request):
             raise Unauthenticated("the webhook's signature does not verify")
         return genuine
+
+    def _signed_for_nobody(
+        self, found: Sequence[InstanceData], hook: WebhookSpec, verify: Verifier, request: HookRequest
+    ) -> bool:
+        """Whether an instance's own secret signs what names nobody, as when its URL is being set up."""
+        return not self._located(hook, request) and any(
+            self.host.owns_secret(data, verify.secret)
+            and verify(self.host.read_secret(data, verify.secret), request.headers, request.body, time.time())
+            for data in found
+        )
 
     def _signed_with_setting(self, plugin: str, verify: Verifier, request: HookRequest) -> bool:
         secret = self.host.read_setting(plugin, verify.secret)
@@ -164,3 +176,13 @@ class Targets:
             # Runs on unverified bytes: whatever they make foreign code do is the sender's error, not ours.
             _log.warning("a webhook could not be read", hook=hook.method, error=type(error).__name__)
             raise BadRequest("the webhook cannot be read") from error
+
+
+def _asks_for_an_answer_alone(hook: WebhookSpec, request: HookRequest) -> bool:
+    try:
+        reply = hook.reply(request) if hook.reply else None
+    except Exception as error:
+        # Foreign code on bytes that may be anything.
+        _log.warning("a webhook could not be read", hook=hook.method, error=type(error).__name__)
+        return False
+    return reply is not None and not reply.store

@@ -26,6 +26,7 @@ class Wanted:
     """One plugin as a driver wants it. `path` is where it stands in the request, for error pointers.
 
     With `instance_id` that very instance is meant, and `config` is merged into its own. `enabled` None: as it is.
+    `renewed`: its credentials are new, so that it is set up and written even where nothing else differs.
     """
 
     plugin: str
@@ -35,6 +36,7 @@ class Wanted:
     name_path: tuple[str | int, ...] = ()
     instance_id: str | None = None
     enabled: bool | None = True
+    renewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,13 @@ class Planned:
     before_secrets: dict[str, Any] = field(repr=False)
     config: CheckedConfig
     path: tuple[str | int, ...]
+    renewed: bool = False
 
     @property
     def changed(self) -> bool:
         """Whether anything differs from the row as it stands; an equal PUT changes nothing."""
         row = self.before
-        return row is None or (
+        return (row is None or self.renewed) or (
             (row.config, self.before_secrets, row.config_version, row.status == "disabled")
             != (self.config.plain, self.config.secrets, self.config.value.version, self.after.status == "disabled")
         )
@@ -143,7 +146,7 @@ def _plan_one(
         state=None,
         state_version=manifest.state.version,
     )
-    return Planned(after, row, secrets, checked, config_path)
+    return Planned(after, row, secrets, checked, config_path, item.renewed)
 
 
 def _meant(manifest: Manifest, own: Sequence[_Stored], item: Wanted, path: tuple[str | int, ...]) -> _Stored | None:

@@ -25,11 +25,12 @@ from app.core.ids import new_id
 from app.events.service import core_event, record
 from app.host.binding import Host, InstanceData, UnreadableInstance
 from app.identity.service import forget_community
+from app.installs.oauth.revocation import release
 from app.installs.plan import Planned, Wanted, plan, with_state
 from app.runtime.calls import PluginCrashed, as_problem, run
 from app.runtime.emissions import Emission, commit
 from app.runtime.models import Instance, InstanceState
-from metagov_sdk import Emitted, Plugin, PluginError
+from metagov_sdk import Credentials, Emitted, Plugin, PluginError
 
 ResultT = TypeVar("ResultT")
 
@@ -49,9 +50,13 @@ class Installer:
 
 
 @dataclass(slots=True)
-class _Prepared:
-    """What `setup` has done so far in one request, by identity; `made` are those that were not in use before."""
+class Prepared:
+    """What `setup` has done so far in one request, by identity; `made` are those that were not in use before.
 
+    `credentials` are what it finds instead of the stored ones.
+    """
+
+    credentials: Callable[[InstanceData], Credentials] | None = None
     emitted: dict[str, Emitted] = field(default_factory=dict)
     ids: dict[tuple[str, str], str] = field(default_factory=dict)
     made: list[tuple[Plugin[Any, Any, Any], InstanceData]] = field(default_factory=list)
@@ -76,34 +81,44 @@ async def put_community(
     Returns the community and whether it is new. Raises Conflict `slug-taken` for another driver's slug.
     """
 
-    async def write(session: AsyncSession, prepared: _Prepared) -> tuple[CommunityRef, bool, list[InstanceData]]:
-        community, created = await _lock_or_create(session, driver_id, slug, readable_name)
+    async def write(session: AsyncSession, prepared: Prepared) -> tuple[CommunityRef, bool, list[InstanceData]]:
+        community, created = await lock_or_create(session, driver_id, slug, readable_name)
         leaving: list[InstanceData] = []
         if wanted is not None:
-            _, leaving = await _apply(session, installer, driver_id, community, wanted, prepared, whole_set=True)
+            _, leaving = await apply_wanted(session, installer, driver_id, community, wanted, prepared, whole_set=True)
         return community, created, leaving
 
-    community, created, leaving = await _in_passes(installer, write)
+    community, created, leaving = await in_passes(installer, write)
     await _tear_down(installer, leaving)
+    if wanted is not None:
+        await release(installer.db, installer.host, community.id)
     return community, created
 
 
 async def put_plugin(installer: Installer, driver_id: str, community: CommunityRef, wanted: Wanted) -> tuple[str, bool]:
     """Enable one plugin, or change the instance that is meant. Returns the instance's id and whether it is new."""
 
-    async def write(session: AsyncSession, prepared: _Prepared) -> tuple[Planned, list[InstanceData]]:
-        await _lock(session, community.id)
-        planned, leaving = await _apply(session, installer, driver_id, community, [wanted], prepared, whole_set=False)
+    async def write(session: AsyncSession, prepared: Prepared) -> tuple[Planned, list[InstanceData]]:
+        await lock(session, community.id)
+        planned, leaving = await apply_wanted(
+            session, installer, driver_id, community, [wanted], prepared, whole_set=False
+        )
         return planned[0], leaving
 
-    planned, leaving = await _in_passes(installer, write)
+    planned, leaving = await in_passes(installer, write)
     await _tear_down(installer, leaving)
+    if planned.after.status == "disabled":
+        await release(installer.db, installer.host, community.id)
     return planned.after.id, planned.before is None
 
 
-async def _in_passes(installer: Installer, write: Callable[[AsyncSession, _Prepared], Awaitable[ResultT]]) -> ResultT:
+async def in_passes(
+    installer: Installer,
+    write: Callable[[AsyncSession, Prepared], Awaitable[ResultT]],
+    prepared: Prepared | None = None,
+) -> ResultT:
     """Try to write, and do what `setup` it asks for in between. A failure leaves nothing newly set up behind."""
-    prepared = _Prepared()
+    prepared = prepared or Prepared()
     try:
         for _ in range(_PASSES):
             try:
@@ -122,29 +137,32 @@ async def disable(installer: Installer, driver_id: str, community: CommunityRef,
     """Take an instance out of use; its config, state and processes stay."""
     await _tear_down(installer, _in_use(installer, driver_id, community, [instance]))
     async with installer.db.begin() as session:
-        await _lock(session, community.id)
+        await lock(session, community.id)
         await _mark(session, driver_id, community, [instance.id], status="disabled")
+    await release(installer.db, installer.host, community.id)
 
 
 async def remove(installer: Installer, driver_id: str, community: CommunityRef, instance: Instance) -> None:
     """Delete an instance; its processes close with "deleted"."""
     await _tear_down(installer, _in_use(installer, driver_id, community, [instance]))
     async with installer.db.begin() as session:
-        await _lock(session, community.id)
+        await lock(session, community.id)
         await _mark(session, driver_id, community, [instance.id], status="disabled", deleted_at=func.now())
+    await release(installer.db, installer.host, community.id)
 
 
 async def remove_community(installer: Installer, driver_id: str, community: CommunityRef) -> None:
     """Delete a community with its instances and identities. Its slug stays reserved for its driver."""
     async with installer.db.begin() as session:
-        rows = await _rows(session, community.id)
+        rows = await live_rows(session, community.id)
     await _tear_down(installer, _in_use(installer, driver_id, community, rows))
     async with installer.db.begin() as session:
-        await _lock(session, community.id)
-        ids = [row.id for row in await _rows(session, community.id)]
+        await lock(session, community.id)
+        ids = [row.id for row in await live_rows(session, community.id)]
         await _mark(session, driver_id, community, ids, status="disabled", deleted_at=func.now())
         await forget_community(session, community.id)
         await session.execute(update(Community).where(Community.id == community.id).values(deleted_at=func.now()))
+    await release(installer.db, installer.host, community.id)
 
 
 async def find_instance(session: AsyncSession, community_id: str, plugin: str, instance_id: str) -> Instance:
@@ -155,9 +173,10 @@ async def find_instance(session: AsyncSession, community_id: str, plugin: str, i
     return row
 
 
-async def _lock_or_create(
+async def lock_or_create(
     session: AsyncSession, driver_id: str, slug: str, readable_name: str
 ) -> tuple[CommunityRef, bool]:
+    """The driver's community of this slug, and whether it is new. Raises Conflict `slug-taken`."""
     added = await session.scalar(
         insert(Community)
         .values(id=new_id("com"), driver_id=driver_id, slug=slug, readable_name=readable_name)
@@ -173,14 +192,16 @@ async def _lock_or_create(
     return CommunityRef(row.id, row.slug, readable_name), created
 
 
-async def _lock(session: AsyncSession, community_id: str) -> None:
+async def lock(session: AsyncSession, community_id: str) -> CommunityRef:
     """One writer per community at a time. Raises NotFound when the community was deleted meanwhile."""
     row = await session.scalar(select(Community).where(Community.id == community_id).with_for_update())
     if row is None or row.deleted_at is not None:
         raise NotFound("the community has just been deleted")
+    return CommunityRef(row.id, row.slug, row.readable_name)
 
 
-async def _rows(session: AsyncSession, community_id: str) -> Sequence[Instance]:
+async def live_rows(session: AsyncSession, community_id: str) -> Sequence[Instance]:
+    """A community's instances, detached."""
     query = select(Instance).where(Instance.community_id == community_id, Instance.deleted_at.is_(None))
     rows = (await session.scalars(query.order_by(Instance.id))).all()
     for row in rows:
@@ -189,13 +210,13 @@ async def _rows(session: AsyncSession, community_id: str) -> Sequence[Instance]:
     return rows
 
 
-async def _apply(
+async def apply_wanted(
     session: AsyncSession,
     installer: Installer,
     driver_id: str,
     community: CommunityRef,
     wanted: Sequence[Wanted],
-    prepared: _Prepared,
+    prepared: Prepared,
     *,
     whole_set: bool,
 ) -> tuple[list[Planned], list[InstanceData]]:
@@ -203,7 +224,7 @@ async def _apply(
 
     Returns what was planned, and the instances that go out of use, to be torn down once this is committed.
     """
-    rows = await _rows(session, community.id)
+    rows = await live_rows(session, community.id)
     planned = await plan(session, installer.host, installer.vault, driver_id, community, rows, wanted)
     planned = [_keep_id(one, prepared) for one in planned]
     missing = [one for one in planned if _needs_setup(installer.host, one) and one.identity not in prepared.emitted]
@@ -223,7 +244,7 @@ async def _apply(
     return planned, torn_down
 
 
-def _keep_id(one: Planned, prepared: _Prepared) -> Planned:
+def _keep_id(one: Planned, prepared: Prepared) -> Planned:
     """A new instance keeps, through all passes, the id its `setup` was told."""
     if one.before is not None:
         return one
@@ -292,13 +313,18 @@ async def _mark(
     )
 
 
-async def _set_up(installer: Installer, planned: Sequence[Planned], prepared: _Prepared) -> None:
+async def _set_up(installer: Installer, planned: Sequence[Planned], prepared: Prepared) -> None:
     """Run `setup` of each, keeping what it emitted for the pass that writes."""
     for one in planned:
         after, old = await _with_stored(installer, one)
         now = await installer.db.now()
         try:
-            plugin = installer.host.bind(after, now=now, idempotency_key=f"setup:{after.id}:{after.generation}")
+            plugin = installer.host.bind(
+                after,
+                now=now,
+                idempotency_key=f"setup:{after.id}:{after.generation}",
+                credentials=prepared.credentials(after) if prepared.credentials else None,
+            )
             await run(plugin.setup(old), seconds=installer.timeout, what="setup", instance=after)
         except (PluginError, PluginCrashed) as error:
             raise as_problem(error, after.plugin) from error

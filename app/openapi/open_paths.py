@@ -1,4 +1,4 @@
-"""The paths that need no API key: where platforms post webhooks, and health."""
+"""The paths that need no API key: where platforms post webhooks, where people authorize, and health."""
 
 from __future__ import annotations
 
@@ -39,6 +39,64 @@ def _hook(operation_id: str, *parts: str) -> dict[str, Any]:
                 "200": {"description": "The plugin's own reply, or stored before."},
                 "202": {"description": "Stored."},
                 **problem_responses({400, 401, 404, 409, 413, 429, 503}),
+            },
+        }
+    }
+
+
+_AUTHORIZE = """Where to send a person who is to install the plugin's app for a community, or to sign in.
+
+They come back to `redirect_uri?state&community&code`, or with `error` and `error_description` instead of the code:
+access_denied, wrong_workspace, plugin_not_enabled, provider_refused, temporarily_unavailable or server_error."""
+_CALLBACK = "Where the platform sends the person back to. Its query is the platform's own; register this URL there."
+_AUTHORIZE_QUERY: dict[str, tuple[bool, str, dict[str, Any]]] = {
+    "redirect_uri": (True, "One that your driver registered, to the letter.", {"type": "string", "maxLength": 2000}),
+    "community": (
+        False,
+        "The slug; left out, an app install creates a community at the exchange.",
+        {"type": "string", "maxLength": 64},
+    ),
+    "type": (False, "Install the app, or sign a person in.", {"enum": ["app", "user"], "default": "app"}),
+    "state": (False, "Comes back as it is; check it there.", {"type": "string", "maxLength": 500}),
+}
+
+
+def auth_paths() -> dict[str, Any]:
+    """The two visits of OAuth, made by people's browsers."""
+    parameters = [
+        {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": "string", **schema}}
+        for name, (required, text, schema) in _AUTHORIZE_QUERY.items()
+    ]
+    returned = [{"name": "state", "in": "query", "required": True, "schema": {"type": "string"}}]
+    return {
+        "/auth/{plugin}/authorize": _auth("oauth_authorize", "Authorize at a platform", _AUTHORIZE, parameters),
+        "/auth/{plugin}/callback": _auth("oauth_callback", "Come back from a platform", _CALLBACK, returned),
+    }
+
+
+def _auth(operation_id: str, summary: str, text: str, query: list[dict[str, Any]]) -> dict[str, Any]:
+    page = {"text/html": {"schema": {"type": "string"}}}
+    pages = {
+        "400": "The link or the answer cannot be used; a page for the person says why.",
+        "404": "There is no such platform, community or registered redirect URI; a page says which may be.",
+        "429": "Too many visits from this address.",
+        "502": "The plugin failed; the log names the reason.",
+    }
+    return {
+        "get": {
+            "operationId": operation_id,
+            "tags": ["oauth"],
+            "summary": summary,
+            "description": text,
+            "security": [],
+            "parameters": [{"name": "plugin", "in": "path", "required": True, "schema": _PART}, *query],
+            "responses": {
+                "303": {
+                    "description": "On the way.",
+                    "headers": {"Location": {"description": "Where to.", "schema": {"type": "string"}}},
+                },
+                **{status: {"description": said, "content": page} for status, said in pages.items()},
+                **problem_responses({422, 503}),
             },
         }
     }

@@ -16,11 +16,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import NotFound
-from app.events.service import NewEvent, record
+from app.events.service import NewEvent, core_event, record
 from app.host.binding import Host, InstanceData, read_state
 from app.identity.links import Account, find_owners
 from app.identity.service import link_emitted
 from app.runtime.calls import PluginCrashed
+from app.runtime.credentials import NewCredential, keep
 from app.runtime.models import InstanceState
 from metagov_sdk import Emitted, EmittedEvent
 
@@ -45,16 +46,21 @@ FROM unnest(
 WHERE (SELECT pg_current_xact_id()) IS NOT NULL
 ORDER BY place
 """)
-# A process that is due by now, or in a moment, is not touched: nobody queues for one that many write to, and it takes
-# what they write in few steps. In one order for all.
+# By its key, or its id. A process that is due by now, or in a moment, is not touched: nobody queues for one that many
+# write to, and it takes what they write in few steps. In one order for all.
 _MAKE_DUE = text("""
-WITH idle AS MATERIALIZED (
+WITH new AS MATERIALIZED (
+    SELECT DISTINCT * FROM unnest(CAST(:instances AS text[]), CAST(:processes AS text[]), CAST(:keys AS text[]))
+        AS new(instance_id, process, key)
+), idle AS MATERIALIZED (
     SELECT p.id FROM processes p
-    JOIN (
-        SELECT DISTINCT * FROM unnest(CAST(:instances AS text[]), CAST(:processes AS text[]), CAST(:keys AS text[]))
-    ) AS new(instance_id, process, key)
-        ON p.instance_id = new.instance_id AND p.name = new.process AND p.key = new.key AND p.status = 'pending'
-    WHERE (p.next_at IS NULL OR p.next_at > now()) AND (p.paced_until IS NULL OR p.paced_until <= now())
+    WHERE p.id = ANY(ARRAY(
+        SELECT p.id FROM new JOIN processes p
+            ON p.instance_id = new.instance_id AND p.name = new.process AND p.key = new.key AND p.status = 'pending'
+        UNION ALL
+        SELECT p.id FROM new JOIN processes p
+            ON p.instance_id = new.instance_id AND p.name = new.process AND p.id = new.key AND p.status = 'pending'
+    )) AND (p.next_at IS NULL OR p.next_at > now()) AND (p.paced_until IS NULL OR p.paced_until <= now())
       AND p.paused_at IS NULL
     ORDER BY p.id FOR NO KEY UPDATE OF p
 )
@@ -84,18 +90,63 @@ async def commit(session: AsyncSession, host: Host, emissions: Sequence[Emission
 
     Raises PluginCrashed when a change of an instance's state fails: the whole transaction is to be undone.
     """
+    # Instances before their states, which is the order that installing locks them in.
+    ends = await _disable(session, [emission for emission in emissions if emission.emitted.disabled is not None])
     await _change(session, host, [emission for emission in emissions if emission.emitted.changes])
     await _link(session, emissions)
+    await keep(
+        session,
+        host.vault,
+        [
+            NewCredential(each.instance.id, name, "kept", token)
+            for each in emissions
+            for name, token in each.emitted.credentials.items()
+        ],
+    )
     queues = []
     fresh = await _unseen(session, [(each.instance, event) for each in emissions for event in each.emitted.events])
-    if fresh:
+    if fresh or ends:
         initiators = await _initiators(session, fresh)
-        await record(session, [_event(*each, initiator) for each, initiator in zip(fresh, initiators, strict=True)])
+        events = [_event(*each, initiator) for each, initiator in zip(fresh, initiators, strict=True)]
+        await record(session, [*events, *ends])
         queues.append("deliveries")
     if any(emission.emitted.signals for emission in emissions):
         await _post(session, emissions)
         queues.append("processes")
     return queues
+
+
+# What changed the instance after the call began wins, a renewed install above all. Credentials found void do not count:
+# an app that was uninstalled has none, and the refusal may be heard first.
+_DISABLE = text("""
+WITH leaving AS MATERIALIZED (
+    SELECT i.id FROM instances i
+    JOIN unnest(CAST(:ids AS text[]), CAST(:generations AS integer[])) AS new(id, generation) ON new.id = i.id
+    WHERE i.status <> 'disabled' AND (i.generation = new.generation OR i.status = 'needs_auth')
+    ORDER BY i.id FOR NO KEY UPDATE OF i
+)
+UPDATE instances i SET status = 'disabled', generation = i.generation + 1, updated_at = now()
+FROM leaving WHERE i.id = leaving.id RETURNING i.id
+""")
+
+
+async def _disable(session: AsyncSession, emissions: Sequence[Emission]) -> list[NewEvent]:
+    """Take instances out of use. Returns what is to be told of those that were in use until now."""
+    if not emissions:
+        return []
+    # One of several calls for an instance is enough.
+    asked = {emission.instance.id: emission for emission in reversed(emissions)}
+    generations = [emission.instance.generation for emission in asked.values()]
+    left = await session.scalars(_DISABLE, {"ids": list(asked), "generations": generations})
+    return [_disabled(asked[instance_id]) for instance_id in left]
+
+
+def _disabled(emission: Emission) -> NewEvent:
+    instance = emission.instance
+    data = {"plugin": instance.plugin, "instance": instance.id, "reason": emission.emitted.disabled}
+    return core_event(
+        instance.driver_id, instance.community_id, instance.community, instance.id, "instance.disabled", data
+    )
 
 
 async def _change(session: AsyncSession, host: Host, emissions: Sequence[Emission]) -> None:

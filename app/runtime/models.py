@@ -76,6 +76,32 @@ class PlatformBinding(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Credential(Base):
+    """A platform's token of an instance, sealed. `lease_until` and `epoch` are the turn of the worker that renews it.
+
+    No foreign key: `setup` may ask for a token before the instance it sets up is written.
+    """
+
+    __tablename__ = "credentials"
+    __table_args__ = (Index("ix_credentials_expiring", "expires_at", postgresql_where="expires_at IS NOT NULL"),)
+
+    instance_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    """oauth (an app install gave it), minted or kept (by the plugin)."""
+    sealed: Mapped[str]
+    """The token as JSON; "" while the first one is being minted."""
+    refreshable: Mapped[bool]
+    expires_at: Mapped[datetime | None]
+    renew_at: Mapped[datetime | None]
+    """From when on it is worth renewing, though still good."""
+    version: Mapped[int] = mapped_column(server_default="0")
+    """Raised by every new token, so that only the one that was refused is taken for void."""
+    lease_until: Mapped[datetime | None]
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Seen(Base):
     """Keys of webhooks and events that an instance has had, so that a repeat is recognised."""
 

@@ -15,7 +15,7 @@ What the gateway would refuse (an impure fold, a state that JSON cannot keep, a 
 raises ContractError, and `check_manifest` holds a whole plugin to the rules that every plugin keeps.
 """
 
-from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind
+from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind, bind_oauth
 from metagov_sdk.testing.calls import HookResult, Polled, Ran, perform, receive, run_poll
 from metagov_sdk.testing.contract import check_manifest
 from metagov_sdk.testing.processes import ProcessesInMemory, RunningProcess, close, fold, start_process
@@ -37,6 +37,7 @@ __all__ = [
     "Ran",
     "RunningProcess",
     "bind",
+    "bind_oauth",
     "check_manifest",
     "close",
     "fold",

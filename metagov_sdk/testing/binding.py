@@ -9,8 +9,11 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from metagov_sdk.credentials import Mint, Token, UsedCredential
+from metagov_sdk.errors import Unauthorized
 from metagov_sdk.manifest import Manifest
 from metagov_sdk.models import Config, Settings, State
+from metagov_sdk.oauth import OAuth
 from metagov_sdk.plugin import Call, Plugin
 from metagov_sdk.processes import Processes
 
@@ -33,6 +36,7 @@ class Binding(TypedDict, total=False):
     transport                what answers `self.http`, usually an httpx.MockTransport. Without one, every request fails.
     community_platform_id    the platform id the instance is bound to; by default what its config names.
     processes                what `self.processes` of an action finds, usually a ProcessesInMemory.
+    credentials              what `self.credential` finds, by name: a token, or its text.
     """
 
     config: Config | Mapping[str, Any]
@@ -44,6 +48,7 @@ class Binding(TypedDict, total=False):
     community_platform_id: str | None
     idempotency_key: str
     processes: Processes
+    credentials: Mapping[str, str | Token]
 
 
 @overload
@@ -72,12 +77,26 @@ def bind_call(manifest: Manifest, binding: Binding, *, may_emit: bool) -> Plugin
         now=binding.get("now", NOW),
         idempotency_key=binding.get("idempotency_key", "key_test"),
         log=_Silence(),
-        connect=lambda: httpx.AsyncClient(transport=_NoNetwork() if transport is None else _Shared(transport)),
+        connect=lambda plugin: httpx.AsyncClient(transport=_NoNetwork() if transport is None else _Shared(transport)),
         hook_url=f"https://gateway.example/api/hooks/{binding.get('community', 'test-community')}/{manifest.name}",
         may_emit=may_emit,
         processes=binding.get("processes"),
+        credentials=_CredentialsInMemory(binding.get("credentials", {})),
     )
     return manifest.plugin(call)
+
+
+def bind_oauth(
+    manifest: Manifest,
+    *,
+    settings: Settings | Mapping[str, Any] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> OAuth[Any]:
+    """The plugin's OAuth object as the gateway makes it for one return. Raises LookupError for a plugin without."""
+    if manifest.oauth is None:
+        raise LookupError(f"the plugin {manifest.name!r} declares no OAuth: Manifest(…, oauth=…)")
+    http = httpx.AsyncClient(transport=_NoNetwork() if transport is None else _Shared(transport))
+    return manifest.oauth(typed(manifest.settings, settings or {}), http, _Silence())
 
 
 def platform_id(manifest: Manifest, binding: Binding) -> str | None:
@@ -111,6 +130,27 @@ def apply_changes(kind: type[State], state: State, changes: Iterable[Callable[[A
         if not isinstance(state, kind):
             raise ContractError(f"a change of the state returned {type(state).__name__}; return a {kind.__name__}")
     return kept(state, "the state")
+
+
+class _CredentialsInMemory:
+    """Credentials for the length of one call. Minted ones are kept, and void ones minted anew."""
+
+    def __init__(self, given: Mapping[str, str | Token]) -> None:
+        self._tokens = {name: Token(token) if isinstance(token, str) else token for name, token in given.items()}
+
+    async def read(self, name: str, mint: Mint | None) -> str:
+        token = self._tokens.get(name)
+        if token is None or (token.expires_in is not None and token.expires_in <= 0):
+            if mint is None:
+                raise Unauthorized(f"there is no credential named {name!r} that is still good")
+            token = self._tokens[name] = await mint()
+        return token.access_token
+
+    async def invalidate(self, used: UsedCredential) -> bool:
+        token = self._tokens.get(used.name)
+        if token is not None and token.access_token == used.secret and used.minted:
+            del self._tokens[used.name]
+        return used.minted
 
 
 class _Silence:

@@ -11,6 +11,7 @@ from pydantic import JsonValue, SecretStr
 from pydantic_core import PydanticSerializationError
 
 from metagov_sdk.accounts import AccountLink
+from metagov_sdk.credentials import Token
 from metagov_sdk.errors import PluginError
 from metagov_sdk.manifest import Manifest
 from metagov_sdk.models import State
@@ -35,6 +36,9 @@ class Outgoing:
     events: list[EmittedEvent] = field(default_factory=list)
     signals: list[Signal] = field(default_factory=list)
     links: list[AccountLink] = field(default_factory=list)
+    credentials: dict[str, Token] = field(default_factory=dict)
+    disabled: str | None = None
+    """Why the instance is taken out of use, if it is."""
 
     @property
     def wire_events(self) -> list[dict[str, Any]]:
@@ -126,9 +130,10 @@ async def receive(
     except PluginError:
         return HookResult(state=before, verified=False, reply=_UNREADABLE)
     if not _is_genuine(manifest, spec, request, ids, shared=shared, binding=binding):
-        if not shared or not _is_operators(manifest, spec, request, binding):
+        if not _is_known(manifest, spec, request, ids, shared=shared, binding=binding):
             return HookResult(state=before, verified=False, reply=_REFUSED)
-        # On the shared URL, what the operator's secret signs is answered, whether or not there is anybody it is for.
+        # What the operator's secret signs on the shared URL is answered, whether or not there is anybody it is for; on
+        # the instance's own URL, what names nobody and asks for an answer alone: the URL is being set up.
         answer = spec.reply(request) if spec.reply else None
         return HookResult(state=before, verified=False, reply=answer or _REPEATED)
     reply = spec.reply(request) if spec.reply else None
@@ -174,6 +179,8 @@ def _commit(manifest: Manifest, plugin: Plugin[Any, Any, Any]) -> dict[str, Any]
         "events": list(emitted.events),
         "signals": list(emitted.signals),
         "links": list(emitted.links),
+        "credentials": dict(emitted.credentials),
+        "disabled": emitted.disabled,
     }
 
 
@@ -221,11 +228,25 @@ def _is_genuine(
     return not shared and bound_to is None and bool(own)
 
 
-def _is_operators(manifest: Manifest, spec: WebhookSpec, request: HookRequest, binding: Binding) -> bool:
-    """Whether the webhook is signed with the deployment's secret."""
+def _is_known(
+    manifest: Manifest,
+    spec: WebhookSpec,
+    request: HookRequest,
+    ids: list[str] | None,
+    *,
+    shared: bool,
+    binding: Binding,
+) -> bool:
+    """Whether the webhook is signed, though it is not for this instance."""
     if isinstance(spec.verify, Unsigned):
         return False
-    secret = _secret(spec.verify.secret, "setting", typed(manifest.settings, binding.get("settings", {})))
+    if shared:
+        secret = _secret(spec.verify.secret, "setting", typed(manifest.settings, binding.get("settings", {})))
+    else:
+        reply = spec.reply(request) if spec.reply and not ids else None
+        if reply is None or reply.store:
+            return False
+        secret = _secret(spec.verify.secret, "config", typed(manifest.config, binding.get("config", {})))
     return spec.verify(secret, request.headers, request.body, binding.get("now", NOW).timestamp())
 
 

@@ -53,13 +53,15 @@ def check_manifest(manifest: Manifest) -> None:
     - JSON schemas can be built from all types, and parameters are JSON objects;
     - state and settings have defaults for every field;
     - no signed webhook accepts a request that is not signed, whatever it holds, and the pure functions beside it
-      (dedupe, locate, reply) take any bytes: they answer, or raise Rejected.
+      (dedupe, locate, reply) take any bytes: they answer, or raise Rejected;
+    - the settings that OAuth misses are settings of the plugin.
     """
     problems = [
         *_documentation(manifest),
         *_schemas(manifest),
         *_defaults(manifest),
         *(problem for hook in manifest.webhooks.values() for problem in _webhook(hook)),
+        *_oauth(manifest),
     ]
     if problems:
         raise ContractError("\n".join(f"{manifest.name}: {problem}" for problem in problems))
@@ -136,6 +138,18 @@ def _defaults(manifest: Manifest) -> Iterator[str]:
     for what, version, upgrade, inherited in stored:
         if version > 1 and upgrade.__func__ is inherited.__func__:
             yield f"{what}: version {version} needs upgrade() for what is stored already"
+
+
+def _oauth(manifest: Manifest) -> Iterator[str]:
+    if manifest.oauth is None:
+        return
+    try:
+        missing = manifest.oauth.missing(manifest.settings())
+    except ValidationError:
+        return  # said above
+    for name in missing:
+        if name not in manifest.settings.model_fields:
+            yield f"OAuth.missing names {name!r}, and the settings have no such field"
 
 
 def _webhook(hook: WebhookSpec) -> Iterator[str]:

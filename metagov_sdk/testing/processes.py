@@ -110,6 +110,8 @@ class RunningProcess:
         self.status: Status = "pending"
         self.state: Any = None
         self.outcome: dict[str, Any] | None = None
+        self.update: dict[str, Any] | None = None
+        """The outcome as events and callbacks tell it, and the history keeps it (`Process.update_of`)."""
         self.errors: dict[str, str] = {}
         self.url: str | None = None
         self.key: str | None = None
@@ -139,6 +141,26 @@ class RunningProcess:
             received = Received(kind, dict(data or {}), self._position, at or self.now)
             self._take(fold(self._spec.cls, self.state, received))
         return self._position
+
+    def deliver(self, *signals: Signal, at: datetime | None = None) -> None:
+        """Let in what hooks and actions emitted, folded together: `vote.deliver(*got.signals)`.
+
+        What the steps ask for is in `effects`. Raises ContractError when a signal is addressed to another process.
+        """
+        for signal in signals:
+            if signal.process != self._spec.name or signal.key not in (self.key, self.id):
+                raise ContractError(
+                    f"the signal is addressed to {(signal.process, signal.key)}, "
+                    f"this process is {(self._spec.name, self.key)}, its id {self.id!r}"
+                )
+        if self.status != "pending" or not signals:
+            return
+        received = []
+        for signal in signals:
+            self._position += 1
+            received.append(Received(signal.kind, dict(signal.data), self._position, at or self.now))
+        fold(self._spec.cls, self.state, *received)
+        self._take(_pure(partial(_on_signals, self._spec.cls, received), self.state))
 
     def advance(self, to: datetime) -> None:
         """Let time pass: a due `wake_at` first, then a due `closing_at`."""
@@ -189,7 +211,10 @@ class RunningProcess:
         """Write a step into the row, as the gateway does."""
         if isinstance(step, Pending):
             self.state = kept(step.state, f"process {self._spec.name}: its state")
-            self.outcome = self.outcome if step.outcome is None else step.outcome.model_dump(mode="json")
+            if step.outcome is not None:
+                self.outcome = step.outcome.model_dump(mode="json")
+                shown = _pure(self._spec.cls.update_of, step.outcome)
+                self.update = kept(shown, f"process {self._spec.name}: its update").model_dump(mode="json")
             self.url = step.url or self.url
             self.key = step.key or self.key
             self.closing_at = step.closing_at or self.closing_at
@@ -197,9 +222,11 @@ class RunningProcess:
         elif isinstance(step, Completed):
             self.status = "completed"
             self.outcome = kept(step.outcome, f"process {self._spec.name}: its outcome").model_dump(mode="json")
+            self.update = self.outcome
         elif isinstance(step, Failed):
             self.status = "completed"
             self.errors = dict(step.errors) or {"failed": "the plugin gave no reason"}
+            self.update = self.outcome
         else:
             raise ContractError(f"a step is Pending, Completed or Failed, not {type(step).__name__}")
         self._check_effects(getattr(step, "then", ()))

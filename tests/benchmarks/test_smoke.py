@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks import api, delivery, ingest, processes
+from benchmarks import api, delivery, ingest, limits, processes
 from benchmarks.suite import GROUPS
 
 
@@ -31,7 +31,9 @@ def test_every_figure_is_measured_and_no_request_fails() -> None:
     assert list(dict.fromkeys(figure["group"] for figure in figures)) == list(GROUPS)
     names = [figure["name"] for figure in figures]
     assert len(set(names)) == len(names)
-    compared = {comparison.name for group in (api, delivery, ingest, processes) for comparison in group.COMPARISONS}
+    compared = {
+        comparison.name for group in (api, delivery, ingest, limits, processes) for comparison in group.COMPARISONS
+    }
     assert compared < set(names)
     assert [figure for figure in figures if figure["value"] <= 0 or figure["yardstick"]["value"] <= 0] == []
     assert all((figure["ok"] is None) == (figure["target"] is None) for figure in figures)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core import work
 from app.core.db import Database
-from app.core.work import WorkRow, backoff, claim, claiming, drain, due_index, extend, fail, finish
+from app.core.work import WorkRow, backoff, claim, claiming, drain, due_index, extend, fail, finish, keeping
 from app.gateway import Gateway
 
 LEASE = timedelta(seconds=60)
@@ -220,6 +220,35 @@ async def test_a_row_that_takes_its_time_holds_up_no_other(db: Database) -> None
     await asyncio.sleep(0.05)
     await add(db, "quick")
     assert await draining == 2, "the slow one waited for the quick one, which came later"
+
+
+async def test_what_takes_longer_than_its_lease_is_kept(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is nobody else's to take, while what was finished is not held anew."""
+    short = timedelta(seconds=0.4)
+    monkeypatch.setattr(work, "_KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(work, "_LOOK_AGAIN", 0.05)
+    await add(db, "slow", "quick")
+    taken = []
+
+    async def work_on(job: Job) -> None:
+        taken.append(job.id)
+        if job.id == "slow":
+            await asyncio.sleep(1.2)
+        async with db.begin() as session:
+            assert await finish(session, job), "the lease is still this worker's"
+
+    async def drain_jobs() -> None:
+        await drain(claiming(db, Job, short), work_on, limit=2, keep=keeping(db, Job, short))
+
+    async def elsewhere() -> None:
+        for _ in range(8):
+            await asyncio.sleep(0.15)
+            await drain_jobs()
+
+    await asyncio.gather(drain_jobs(), elsewhere())
+    assert sorted(taken) == ["quick", "slow"]
+    for row in ("slow", "quick"):
+        assert (await look(db, row)).lease_until is None
 
 
 async def test_a_failing_claim_cuts_off_nothing_in_hand(db: Database) -> None:

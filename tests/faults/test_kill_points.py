@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.core import work
 from app.core.embedded import Postgres, Valkey
 from app.core.killpoints import KillPoint
 from app.events import claim
@@ -36,13 +37,13 @@ STARTING = 2
 """Of these, how many may be starting."""
 LEASES = {
     "WEBHOOKS": timedelta(0),
-    "RECEIPT": timedelta(seconds=1 + 10),  # METAGOV_HANDLER_TIMEOUT of these gateways, and what is added to it
-    "POLL": timedelta(seconds=1 + 10),
+    "RECEIPT": work.LEASE,
+    "POLL": work.LEASE,
     "DELIVERY": claim.LEASE,
     "START": runner.LEASE,
-    "FOLD": runner.LEASE,
-    "RENDER": runner.LEASE,
-    "EFFECT": runner.LEASE,
+    "FOLD": work.LEASE,
+    "RENDER": work.LEASE,
+    "EFFECT": work.LEASE,
     "RECOVER": timedelta(0),
     "REPLAY": timedelta(0),
 }

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -31,6 +32,12 @@ def from_github(body: bytes) -> dict[str, str]:
     }
 
 
+def from_slack(body: bytes) -> dict[str, str]:
+    now = str(int(time.time()))
+    digest = hmac.new(SECRET.encode(), b"v0:" + now.encode() + b":" + body, hashlib.sha256).hexdigest()
+    return {"X-Slack-Request-Timestamp": now, "X-Slack-Signature": "v0=" + digest, "X-Slack-Retry-Num": "1"}
+
+
 def from_probe(body: bytes) -> dict[str, str]:
     return {
         "X-Signature": "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest(),
@@ -41,6 +48,11 @@ def from_probe(body: bytes) -> dict[str, str]:
 SENDERS: dict[str, tuple[dict[str, Any], bytes, Callable[[bytes], dict[str, str]]]] = {
     "github": ({"webhook_secret": SECRET}, json.dumps(issues_opened()).encode(), from_github),
     "probe": ({"label": "a", "webhook_secret": SECRET}, b'{"text": "news"}', from_probe),
+    "slack": (
+        {"team_id": "T0TOWN", "bot_token": "xoxb-none", "signing_secret": SECRET},
+        b'{"type":"event_callback","team_id":"T0TOWN","event_id":"Ev1","event":{"type":"emoji_changed"}}',
+        from_slack,
+    ),
 }
 """For each plugin a config, a webhook, and how its platform signs it with an id of its delivery."""
 
@@ -68,7 +80,9 @@ async def test_a_hundred_equal_webhooks_at_once_are_one(
     post = anonymous.post
     path = f"/api/hooks/town/{name}"
     answers = await asyncio.gather(*(post(path, content=body, headers=sign(body)) for _ in range(AT_ONCE)))
-    assert sorted(answer.status_code for answer in answers) == [200] * (AT_ONCE - 1) + [202], "all acknowledged"
+    # Some platforms are owed a plain 200, whether it is news or not.
+    first = {"slack": 200}.get(name, 202)
+    assert sorted(answer.status_code for answer in answers) == [200] * (AT_ONCE - 1) + [first], "all acknowledged"
     await drains.until_idle()
     assert [row["status"] for row in await gateway.db.pool.fetch("SELECT status FROM receipts")] == ["done"]
     assert await gateway.db.pool.fetchval("SELECT count(*) FROM events WHERE source = $1", name) == 1

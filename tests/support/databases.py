@@ -16,7 +16,8 @@ REDIS_URL = "METAGOV_TEST_REDIS_URL"
 # Everything hangs on drivers but these; `era` and Alembic's own table keep their rows.
 _EMPTY = """
 DELETE FROM events; DELETE FROM attempts; DELETE FROM heartbeats; DELETE FROM processes; DELETE FROM receipts;
-DELETE FROM seen; DELETE FROM communities; DELETE FROM drivers;
+DELETE FROM seen; DELETE FROM credentials; DELETE FROM rate_limits; DELETE FROM rate_limit_aliases;
+DELETE FROM communities; DELETE FROM drivers;
 """
 
 

@@ -120,6 +120,7 @@ CASES: dict[str, list[Try]] = {
         Try(404, query={"external_id": "{person}", "platform_type": "probe"}),
         Try(404, query={"external_id": "{own_person}", "platform_type": "probe", "community": "{slug}"}),
     ],
+    "POST /api/internal/oauth/exchange": [Try(404, {"code": "{oauth_code}"})],
     "POST /api/hooks/{community}/{plugin}": [Try(401, {"text": "forged"}, as_unknown=False)],
     "POST /api/action/ballot.cast": [
         Try(404, {"parameters": {"process_id": "{process}", "voter": "ada", "choice": "apple"}}),
@@ -141,6 +142,8 @@ OPEN = {
     "GET /api/internal/events/stream": "test_the_stream_is_ones_own",
     "POST /api/hooks/{community}/{plugin}/{hook}": "platforms call it; the hook's own verification decides",
     "POST /api/hooks/{plugin}": "test_tenancy.test_the_shared_hook_url_reaches_no_unbound_claim",
+    "GET /auth/{plugin}/authorize": "people visit it; test_oauth_visits: unknown and foreign read alike",
+    "GET /auth/{plugin}/callback": "people visit it; the state decides",
     "GET /healthz": "says nothing of anybody",
     "GET /readyz": "says nothing of anybody",
 }

@@ -285,6 +285,8 @@ class Probe(Plugin[ProbeConfig, ProbeState, ProbeSettings]):
         else:
             by = Initiator(user_id=body["by"], provider="probe") if "by" in body else None
             self.emit(Poked(text=str(body.get("text"))), initiator=by, key=body.get("key"))
+        if "disable" in body:
+            self.disable(body["disable"])
         for link in body.get("links", ()):
             self.accounts.link(**link)
 

@@ -92,7 +92,7 @@ def plugin_client(
     auth: httpx.Auth | None = None,
     total_seconds: float = 30,
     max_body: int = 32 * 1024 * 1024,
-    transport: GuardedTransport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
     """Make a client that reaches only what ``policy`` permits.
 
