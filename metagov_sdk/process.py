@@ -195,6 +195,15 @@ class Process(Generic[ParamsT, StateT, OutcomeT]):
         """
         raise NotImplementedError(f"{cls.__name__} must define close")
 
+    @classmethod
+    def update_of(cls, outcome: OutcomeT) -> Model:
+        """What the history keeps and drivers are told of a running outcome: by events, by callbacks. Pure.
+
+        Of a process that is still pending; GET shows the whole outcome at any time, and so does the last update. By
+        default the whole. Leave out what grows with each step (every voter's id): it would be told again with each.
+        """
+        return outcome
+
     async def render(self, state: StateT, status: Status) -> None:
         """Show the newest state on the platform. I/O; retried; never holds up an outcome."""
 

@@ -18,7 +18,7 @@ from app.host.binding import InstanceData, UnreadableInstance
 from app.processes.fold import Parked, read_state
 from app.processes.models import ProcessRow
 from app.processes.rows import held
-from app.processes.runner import LEASE, Runner
+from app.processes.runner import Runner
 from app.processes.start import give_up, run_start
 from app.processes.step import Stepped, Turn, next_duty, take_steps
 from app.runtime import instances
@@ -53,6 +53,10 @@ class _Claimed:
     def id(self) -> str:
         return self.row.id
 
+    @property
+    def epoch(self) -> int:
+        return self.row.epoch
+
 
 async def advance_due(use: Runner, news: asyncio.Event | None = None) -> int:
     """Advance due processes until none is in hand. Returns how many there were."""
@@ -61,7 +65,11 @@ async def advance_due(use: Runner, news: asyncio.Event | None = None) -> int:
     )
     use.news.expect()
     return await work.drain(
-        lambda limit: _claim(use, limit), lambda claimed: _advance(use, claimed, steps), limit=BATCH, news=news
+        lambda limit: _claim(use, limit),
+        lambda claimed: _advance(use, claimed, steps),
+        limit=BATCH,
+        news=news,
+        keep=work.keeping(use.db, ProcessRow),
     )
 
 
@@ -70,7 +78,7 @@ async def _claim(use: Runner, limit: int) -> Sequence[_Claimed]:
     async with use.db.begin() as session:
         if looks:
             await use.news.pull(session)
-        rows = await work.claim(session, ProcessRow, limit=limit, lease=LEASE)
+        rows = await work.claim(session, ProcessRow, limit=limit, lease=work.LEASE)
     if looks:
         use.news.pulled()
     if not rows:
@@ -192,7 +200,8 @@ async def _render(use: Runner, turn: Turn, step: Stepped) -> timedelta | None:
     except Unauthorized as error:
         async with use.db.begin() as session:
             await needs_auth(session, turn.instance, error.reason)
-        return _RECHECK
+        # It is the instance that keeps it waiting from now on, and no longer than that.
+        return turn.spec.cls.render_every
     except (PluginError, PluginCrashed) as error:
         _log.warning("rendering failed for good", plugin=row.plugin, process=row.id, reason=str(error))
     return None

@@ -19,7 +19,8 @@ _PATIENCE = 0.1
 """Seconds that are waited here; transactions that take longer are looked at again later."""
 _FIRST_PAUSE = 0.001
 
-_NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+# An id of its own: a snapshot's xmax is next to the last that is over, and one that is open may lie beyond it.
+_NEXT_XID = "SELECT pg_current_xact_id()::text::bigint"
 _OLDEST_XID = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 _UNREAD = """
 SELECT t.id,
@@ -69,10 +70,12 @@ async def look(pool: Pool, closings: Sequence[Closing], patience: timedelta) -> 
     """
     if not closings:
         return {}
-    fresh: int = await pool.fetchval(_NEXT_XID)
+    if any(closing.mark is None for closing in closings):
+        fresh: int = await pool.fetchval(_NEXT_XID)
+        oldest = await _wait(pool, fresh)
+    else:
+        fresh, oldest = 0, await pool.fetchval(_OLDEST_XID)
     marks = {closing.id: fresh if closing.mark is None else closing.mark for closing in closings}
-    new = any(closing.mark is None for closing in closings)
-    oldest = await _wait(pool, fresh) if new else await pool.fetchval(_OLDEST_XID)
     crossed = [closing for closing in closings if marks[closing.id] <= oldest]
     unread = await _count_unread(pool, crossed, patience)
     return {

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from pydantic import BaseModel
@@ -33,6 +33,14 @@ def read_state(spec: ProcessSpec, stored: Mapping[str, Any] | None, version: int
         raise Parked(f"its state has version {version}, the plugin has {spec.cls.version}") from error
 
 
+class Texts(NamedTuple):
+    """A course's results as JSON, None for one there is none of. `update` is what is told of the outcome."""
+
+    state: str | None = None
+    outcome: str | None = None
+    update: str | None = None
+
+
 @dataclass(slots=True)
 class Course:
     """A process on its way through the steps of one commit; the state stays typed in between.
@@ -52,11 +60,21 @@ class Course:
     wake_at: datetime | None = None
     then: list[Do] = field(default_factory=list)
     changed: bool = False
+    _read: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember what it began with."""
+        self._read = self.state
 
     @property
     def pending(self) -> bool:
         """Whether it goes on."""
         return self.status == "pending"
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is pending in the very state it was read in: there is nothing new to show."""
+        return self.pending and self.state is self._read
 
     def fold(self, signals: Sequence[Received]) -> None:
         """Take signals in, in their order."""
@@ -102,15 +120,20 @@ class Course:
         _log.error("a process step failed", process=self.spec.name, id=self.id, exc_info=error)
         self.take(Failed({"step": f"the plugin's code failed ({type(error).__name__})"}))
 
-    def texts(self) -> tuple[str | None, str | None]:
-        """State and outcome as JSON; None for one there is none of. What JSON cannot hold fails the process."""
+    def texts(self) -> Texts:
+        """State and outcome as JSON. What JSON cannot hold, or the plugin's code trips over, fails the process."""
         try:
-            return to_json(self.state), to_json(self.outcome)
+            return Texts(to_json(self.state), to_json(self.outcome), to_json(self._update()))
         except Exception as error:
             # Whatever the plugin put into its models, it must not hold up the batch.
             self.fail(error)
             self.state, self.outcome, self.then = None, None, []
-            return None, None
+            return Texts()
+
+    def _update(self) -> BaseModel | None:
+        if self.outcome is None or not self.pending:
+            return self.outcome
+        return self.spec.cls.update_of(self.outcome)
 
     def _guarded(self, step: Callable[[], Any]) -> None:
         try:

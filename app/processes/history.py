@@ -57,7 +57,12 @@ class Causes:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A step to be written down. `state` and `outcome` are JSON; `keep_state` where it follows from nothing before."""
+    """A step to be written down.
+
+    state       as JSON; `keep_state` where it follows from nothing before.
+    outcome     as JSON, whole; None where the step gave none.
+    update      what is told of the outcome, and kept here: while it is pending, `update_of` what the step gave.
+    """
 
     process_id: str
     version: int
@@ -67,6 +72,7 @@ class Transition:
     state_version: int
     state: str | None
     outcome: str | None
+    update: str | None
     errors: dict[str, Any]
     keep_state: bool
     causes: Causes
@@ -91,7 +97,7 @@ class Transition:
             "state_version": self.state_version,
             "state_digest": digest(self.state),
             "state": self.state if self.keep_state else None,
-            "outcome": self.outcome,
+            "outcome": self.update,
             "errors": json.dumps(self.errors),
         }
 
@@ -124,7 +130,10 @@ async def page(
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What a process's history comes to when it is folded anew."""
+    """What a process's history comes to when it is folded anew.
+
+    `outcome` is whole if a step since the start or an upgrade gave it, and else as updates show it.
+    """
 
     status: str
     outcome: dict[str, Any] | None

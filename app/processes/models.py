@@ -103,6 +103,7 @@ class TransitionRow(Base):
     state: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """The state itself where it does not follow from what came before: after the start, and after an upgrade."""
     outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """As drivers are told of it: while the process is pending, `update_of` what the step gave, if it gave one."""
     errors: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'"))
 
 

@@ -30,6 +30,7 @@ _COLUMNS = {
     "closing_since": "timestamptz",
     "wake_at": "timestamptz",
     "version": "int",
+    "rendered": "int",
     "paced_until": "timestamptz",
     "parked": "text",
     "paused_at": "timestamptz",
@@ -43,7 +44,7 @@ UPDATE processes p SET
     status = n.status, state = coalesce(n.state, p.state), state_version = n.state_version,
     outcome = coalesce(n.outcome, p.outcome), errors = n.errors, url = n.url, key = n.key,
     closing_at = n.closing_at, closing_xid = CAST(n.closing_xid AS xid8), closing_since = n.closing_since,
-    wake_at = n.wake_at, version = n.version, paced_until = n.paced_until, parked = n.parked,
+    wake_at = n.wake_at, version = n.version, rendered = n.rendered, paced_until = n.paced_until, parked = n.parked,
     paused_at = n.paused_at, untold = n.untold,
     next_at = CASE WHEN n.leaves THEN n.next_at ELSE p.next_at END,
     lease_until = CASE WHEN n.leaves THEN NULL ELSE p.lease_until END,
@@ -86,7 +87,7 @@ def keep(
     row: ProcessRow, course: Course, *, at: datetime, kind: str, keep_state: bool, causes: Causes | None = None
 ) -> Transition:
     """Write a course into its row, all but the state; returns the step to be written down beside it."""
-    state, outcome = course.texts()
+    state, outcome, update = course.texts()
     row.status = course.status
     row.errors = dict(course.errors)
     row.url, row.key, row.wake_at = course.url, course.key, course.wake_at
@@ -104,7 +105,11 @@ def keep(
         status=row.status,
         state_version=row.state_version,
         state=state,
-        outcome=json.dumps(row.outcome) if outcome is None and row.outcome is not None else outcome,
+        outcome=outcome,
+        # What ends with errors ends with the outcome it had.
+        update=json.dumps(row.outcome)
+        if row.status == "completed" and outcome is None and row.outcome is not None
+        else update,
         errors=row.errors,
         keep_state=keep_state,
         causes=causes or Causes(),

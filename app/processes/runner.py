@@ -17,6 +17,7 @@ from app.processes.news import News
 from metagov_sdk import Process, ProcessSpec
 
 LEASE = timedelta(seconds=60)
+"""Of a start within a request, which nothing renews."""
 
 
 @dataclass(frozen=True, slots=True)

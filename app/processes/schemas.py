@@ -70,6 +70,7 @@ class TransitionOut(Answer):
     state_digest: str | None
     """SHA-256 of the state, after the step."""
     outcome: dict[str, Any] | None
+    """What the step made of it, as updates show it; null where it left it as it was."""
     errors: dict[str, Any]
 
 

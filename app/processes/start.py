@@ -26,7 +26,7 @@ from app.processes.runner import LEASE, Runner
 from app.processes.schemas import StartOptions
 from app.processes.step import told
 from app.runtime import instances
-from app.runtime.calls import Ambiguous, PluginCrashed, as_problem, needs_auth, run
+from app.runtime.calls import Ambiguous, PluginCrashed, PutOff, as_problem, needs_auth, run
 from app.runtime.emissions import Emission, commit
 from metagov_sdk import Failed, PluginError, ProcessSpec, Retry, Unauthorized
 from metagov_sdk import errors as sdk
@@ -193,13 +193,13 @@ async def run_start(
 
     Returns the problem that a waiting `caller` is answered with, if there is one.
     """
-    found = row.starting and row.attempt > 0
+    searching = row.starting and row.attempt > 0
     try:
         now = await use.db.now()
         process = use.bind(spec, instance, row, now, row.idempotency_key)
         params = spec.params.model_validate(row.params)
         step: Any = None
-        if found:
+        if searching:
             if not spec.can_find_started:
                 step = Failed(
                     {"start_unknown": "the platform may or may not have it: the answer to its start was lost"}
@@ -209,6 +209,7 @@ async def run_start(
                     process.find_started(params), seconds=use.timeout, what="find_started", instance=instance
                 )
         if step is None:
+            searching = False
             if not row.starting:
                 await _mark_starting(use, row)
             reached(KillPoint.START_MARKED)
@@ -218,7 +219,7 @@ async def run_start(
         unreadable = UnreadableInstance("its parameters were written by another version of the plugin")
         return await _start_failed(use, instance, spec, row, unreadable, caller)
     except (PluginError, PluginCrashed, UnreadableInstance) as error:
-        return await _start_failed(use, instance, spec, row, error, caller)
+        return await _start_failed(use, instance, spec, row, error, caller, searching)
     async with use.db.begin() as session:
         current = await _locked(session, row)
         if spec.cls.observe_every is not None and spec.observes:
@@ -258,7 +259,7 @@ async def _write_start(
     await history.write(session, [transition])
     await rows.write_effects(session, [(current.id, effect) for effect in course.then])
     if caller is None or not caller.tell():
-        await record(session, [told(instance, current)])
+        await record(session, [told(instance, current, transition)])
     else:
         current.untold = current.status == "completed"
         await session.flush()
@@ -286,16 +287,19 @@ async def _start_failed(
     row: ProcessRow,
     error: PluginError | PluginCrashed | UnreadableInstance,
     caller: Caller | None,
+    searching: bool = False,
 ) -> Exception | None:
-    """Try again later, or give up and say why."""
+    """Try again later, or give up and say why. `searching`: an earlier start was being looked for."""
     async with use.db.begin() as session:
         current = await _locked(session, row)
         if isinstance(error, Retry) and row.attempt < _MOST_ATTEMPTS:
-            # A deliberate Retry says that nothing was opened; a broken connection leaves that open.
-            current.starting = isinstance(error, Ambiguous)
+            # A deliberate Retry says that nothing was opened; a broken connection leaves that open, and so does a
+            # search that was put off.
+            current.starting = searching or isinstance(error, Ambiguous)
             await session.flush()
             wait = timedelta(seconds=error.after) if error.after else work.backoff(max(1, row.attempt), first=2)
-            await work.fail(session, current, retry_in=wait, attempt=max(1, row.attempt))
+            # Waiting for a turn counts as no attempt, however many are before it.
+            await work.fail(session, current, retry_in=wait, attempt=max(1, row.attempt - isinstance(error, PutOff)))
             return None
         if isinstance(error, Unauthorized):
             await needs_auth(session, instance, error.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,7 +35,7 @@ _BUSY = 8
 """So many signals in a step, and the next one waits for that look too, to take as many."""
 _SOON = timedelta(milliseconds=50)
 _RECHECK = timedelta(seconds=60)
-_WITHOUT_PLATFORM = timedelta(minutes=5)
+_WITHOUT_PLATFORM = timedelta(minutes=1)
 """Until it is seen whether an instance that cannot speak to its platform can again."""
 
 _WAITING = text("""
@@ -249,13 +250,16 @@ def _keep(turn: Turn, row: ProcessRow, course: Course, step: Stepped, causes: Ca
     """Write the course into the row, and the step beside it."""
     before = (row.status, row.outcome)
     upgraded = row.state_version != turn.spec.cls.version
+    if course.stands and not causes.woken and row.rendered == row.version:
+        # Clicks that change nothing draw nothing; a timer may want to, though its state is the same.
+        row.rendered += 1
     row.version += 1
     step.state, step.effects = course.state, course.then
     step.transition = rows.keep(
         row, course, at=turn.now, kind="close" if causes.reason else "step", keep_state=upgraded, causes=causes
     )
     if (row.status, row.outcome) != before:
-        step.event = told(turn.instance, row)
+        step.event = told(turn.instance, row, step.transition)
 
 
 def _draws(turn: Turn, row: ProcessRow) -> bool:
@@ -289,8 +293,14 @@ def next_duty(turn: Turn, row: ProcessRow) -> datetime | None:
     return min((at for at in times if at is not None), default=None)
 
 
-def told(instance: InstanceData, row: ProcessRow) -> NewEvent:
-    """What the driver is told of a process, in the order of its steps."""
+def told(instance: InstanceData, row: ProcessRow, step: Transition | None = None) -> NewEvent:
+    """What the driver is told of a process, in the order of its steps: how it stands after `step`.
+
+    Without a step it is told of the whole outcome.
+    """
+    data = wire(row, instance.community).model_dump(mode="json")
+    if step is not None:
+        data["outcome"] = None if step.update is None else json.loads(step.update)
     return NewEvent(
         driver_id=instance.driver_id,
         community_id=instance.community_id,
@@ -298,7 +308,7 @@ def told(instance: InstanceData, row: ProcessRow) -> NewEvent:
         instance_id=instance.id,
         source=row.plugin,
         event_type="process.updated",
-        data=wire(row, instance.community).model_dump(mode="json"),
+        data=data,
         callback_id=row.callback_id,
         lane=row.id,
     )

@@ -11,6 +11,7 @@ The counts are functions of their own (`count`, `compare_pairs`, `schulze`, `ins
 ballots from elsewhere.
 """
 
+from metagov_sdk.ballot.chat import ChatBallotParams, ChatBallotProcess, ChatBallotState
 from metagov_sdk.ballot.choice import ABSTENTION, Marks, read_choice
 from metagov_sdk.ballot.outcome import BallotOutcome, OptionTally, count
 from metagov_sdk.ballot.params import BallotParams, BallotRules, Kind, Voter
@@ -24,6 +25,7 @@ from metagov_sdk.ballot.ranking import (
     instant_runoff,
     schulze,
 )
+from metagov_sdk.ballot.standing import Standing, standings, sum_up
 
 __all__ = [
     "ABSTENTION",
@@ -33,12 +35,16 @@ __all__ = [
     "BallotProcess",
     "BallotRules",
     "BallotState",
+    "ChatBallotParams",
+    "ChatBallotProcess",
+    "ChatBallotState",
     "Kind",
     "Marks",
     "OptionTally",
     "Pairs",
     "Profile",
     "Runoff",
+    "Standing",
     "Vote",
     "Voter",
     "compare_pairs",
@@ -47,5 +53,7 @@ __all__ = [
     "instant_runoff",
     "read_choice",
     "schulze",
+    "standings",
+    "sum_up",
     "vote_data",
 ]

@@ -37,7 +37,7 @@ class OptionTally(Model):
     weight: float
     """The weight of these voters; for scores the sum of weight times score."""
     voters: Annotated[tuple[str, ...] | None, Field(exclude_if=lambda voters: voters is None)] = None
-    """These voters' ids, sorted; absent from an anonymous vote."""
+    """These voters' ids, sorted; absent from an anonymous vote, and from updates while it is open."""
 
 
 class BallotOutcome(Model):

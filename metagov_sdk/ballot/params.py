@@ -41,7 +41,8 @@ def _storable(text: str) -> str:
     return text
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """Text that can be stored and has something to read in it. Raises ValueError."""
     if not text.strip():
         raise ValueError("should not be blank")
     return _storable(text)
@@ -60,8 +61,8 @@ def _spelt_out(value: object) -> object:
     raise ValueError("should be a time with date and offset, such as 2030-01-31T12:00:00Z")
 
 
-Option = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_readable)]
-Voter = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_readable)]
+Option = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(readable)]
+Voter = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(readable)]
 """A voter's id on its platform, compared character by character."""
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Weight = Annotated[Number, AfterValidator(_weighable)]
@@ -160,7 +161,7 @@ class BallotRules(Model):
 class BallotParams(BallotRules):
     """A vote."""
 
-    title: Annotated[str, Field(min_length=1, max_length=3000), AfterValidator(_readable)]
+    title: Annotated[str, Field(min_length=1, max_length=3000), AfterValidator(readable)]
     """What is asked."""
     details: Annotated[str, Field(max_length=40_000), AfterValidator(_storable)] | None = None
     """What voters should know."""

@@ -83,6 +83,12 @@ class BallotProcess(Process[ParamsT, StateT, OutcomeT]):
         return cast("OutcomeT", count(state.rules, votes, cls.in_time))
 
     @classmethod
+    def update_of(cls, outcome: OutcomeT) -> OutcomeT:
+        """The count without the voters' ids, which would be told again with every vote."""
+        bare = tuple(option.model_copy(update={"voters": None}) for option in outcome.options)
+        return outcome.model_copy(update={"options": bare})
+
+    @classmethod
     def on_signal(cls, state: StateT, signal: Received) -> Step[StateT, OutcomeT]:
         """Take one vote in."""
         return cls.on_signals(state, [signal])

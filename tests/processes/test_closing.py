@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ from app.core.db import plain_dsn
 from app.core.settings import Settings
 from app.gateway import Gateway
 from app.processes.advance import advance_due
+from app.processes.barrier import Closing, look
 from app.worker import Drains
 from metagov_sdk import Retry
 from tests.conftest import Driver
@@ -251,3 +252,19 @@ async def test_many_deadlines_at_once(town: Driver, drains: Drains, gateway: Gat
     done = "SELECT count(*) FROM process_transitions WHERE reason = 'deadline'"
     assert await gateway.db.pool.fetchval(done) == 450
     assert await outcomes(gateway) == 450
+
+
+async def test_the_line_lies_behind_a_transaction_that_began_last_of_all(gateway: Gateway) -> None:
+    """Nobody has begun or ended anything since: its id is beyond all that a snapshot knows to be over."""
+    pool = gateway.db.pool
+    async with pool.acquire() as writer:
+        begun = writer.transaction()
+        await begun.start()
+        await writer.execute("SELECT pg_current_xact_id()")
+        now = datetime.now(UTC)
+        closing = Closing("prc_1", "ins_1", "deadline", now, now, None, None, now)
+        gate = (await look(pool, [closing], timedelta(seconds=1)))["prc_1"]
+        assert not gate.open
+        await begun.rollback()
+    again = replace(closing, mark=gate.mark, since=now)
+    assert (await look(pool, [again], timedelta(seconds=1)))["prc_1"].open

@@ -99,3 +99,34 @@ async def test_what_a_timer_and_a_crash_did_replays_too(
     async with gateway.db.begin() as session:
         again = await replay(session, ProcessSpec(probe.Vote), process["id"])
     assert (again.status, again.outcome, again.errors) == ("completed", process["outcome"], process["errors"])
+
+
+async def test_a_step_that_changes_nothing_is_written_down_and_not_drawn(
+    town: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway
+) -> None:
+    started = await town.post(VOTE, {"title": "V1"})
+    for choice in ("yes", "no"):
+        await cast(anonymous, "V1", "ann", choice)
+        await make_due(gateway)
+        await drains.until_idle()
+    await gateway.db.pool.execute("UPDATE processes SET render_at = NULL, next_at = now()")
+    await drains.until_idle()
+    probe.LOG.clear()
+    # The first vote once more: a later one of the same voter is counted, so nothing changes.
+    await gateway.db.pool.execute(
+        "INSERT INTO signals (position, instance_id, process, key, kind, data, at) "
+        "SELECT position, instance_id, process, key, kind, data, at FROM signals ORDER BY position LIMIT 1"
+    )
+    await gateway.db.pool.execute("UPDATE processes SET render_at = NULL, next_at = now()")
+    await drains.until_idle()
+    await gateway.db.pool.execute("UPDATE processes SET render_at = NULL, next_at = now()")
+    await drains.until_idle()
+    assert probe.LOG == []
+    process = await state_of(town, started)
+    steps = (await history(town, process))["transitions"]
+    assert [step["signals"] for step in steps] == [0, 1, 1, 1]
+    assert [step["outcome"] and step["outcome"]["votes"] for step in steps] == [{}, {"ann": "yes"}, {"ann": "no"}, None]
+    await cast(anonymous, "V1", "ann", "yes")
+    await make_due(gateway)
+    await drains.until_idle()
+    assert "render 1 pending" in probe.LOG

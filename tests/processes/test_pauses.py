@@ -93,6 +93,32 @@ async def test_without_credentials_votes_count_and_deadlines_hold(
     assert probe.LOG[-1] == "render 1 completed"
 
 
+async def test_effects_wait_for_credentials(
+    town: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+
+    async def refuse(self: probe.Vote, voter: str) -> None:
+        nonlocal refused
+        refused += 1
+        raise probe.Unauthorized("the token was revoked")
+
+    await town.post(VOTE, {"title": "V1"})
+    await cast(anonymous, "V1", "ann", "yes")
+    with monkeypatch.context() as patched:
+        patched.setattr(probe.Vote, "tell", refuse)
+        await drains.until_idle()
+        await gateway.db.pool.execute("UPDATE effects SET next_at = now() WHERE next_at IS NOT NULL")
+        await drains.until_idle()
+    assert refused == 1, "an instance without credentials is left alone"
+    (told,) = (await town.get("events", type="instance.needs_auth")).json()["events"]
+    assert told["data"]["reason"] == "the token was revoked"
+    await gateway.db.pool.execute("UPDATE instances SET status = 'enabled' WHERE plugin = 'probe'")
+    await gateway.db.pool.execute("UPDATE effects SET next_at = now() WHERE next_at IS NOT NULL")
+    await drains.until_idle()
+    assert [line for line in probe.LOG if line.startswith("tell")] == ["tell ann"]
+
+
 def newer(monkeypatch: pytest.MonkeyPatch, upgrade: Any) -> None:
     """Have the plugin be of its next version, whose states look otherwise."""
     monkeypatch.setattr(probe.Vote, "version", 2)

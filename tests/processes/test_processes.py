@@ -260,3 +260,18 @@ async def test_one_callback_url_serves_many_processes(town: Driver, gateway: Gat
         answer = await town.post(VOTE, {"title": f"V{number}", "callback_url": sink.url})
         assert answer.status_code == 202, answer.text
     assert await gateway.db.pool.fetchval("SELECT count(*) FROM endpoints WHERE kind = 'callback'") == 1
+
+
+@pytest.mark.parametrize("by", ["key", "id"])
+async def test_a_signal_makes_its_process_due_by_key_or_by_id(
+    town: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway, by: str
+) -> None:
+    """A button can carry the process's id before there is a message whose id would be the key."""
+    started = await town.post(VOTE, {"title": "V1"})
+    await drains.until_idle()
+    await gateway.db.pool.execute("UPDATE processes SET next_at = now() + interval '1 hour', paced_until = NULL")
+    await cast(anonymous, "V1" if by == "key" else started.json()["id"], "ann", "yes")
+    assert await drains.receipts() == 1
+    assert await gateway.db.pool.fetchval("SELECT next_at <= now() FROM processes")
+    await drains.until_idle()
+    assert (await state_of(town, started))["outcome"]["votes"] == {"ann": "yes"}

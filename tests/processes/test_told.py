@@ -160,3 +160,67 @@ async def test_a_deadline_in_the_past_is_refused_before_anything_is_stored(town:
     answer = await town.post("process/ballot.vote", body)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/closing_at")
     assert (await town.get("process")).json()["processes"] == []
+
+
+async def test_updates_of_an_open_vote_name_no_voters(
+    town: Driver, drains: Drains, gateway: Gateway, sink: Sink
+) -> None:
+    """Events, callbacks and the history; GET names them meanwhile, and the last of each."""
+    started = await open_ballot(town, callback_url=sink.url)
+    for voter in ("ann", "bob"):
+        await vote(town, started.json()["id"], voter, "yes")
+        await make_due(gateway)
+        await drains.until_idle()
+    shown = await state_of(town, started)
+    assert shown["outcome"]["options"][0]["voters"] == ["ann", "bob"]
+    bare = {option["option"]: (option["count"], "voters" in option) for option in shown["outcome"]["options"]}
+    assert bare == {"yes": (2, True), "no": (0, True)}
+    closed = (await town.http.delete(started.headers["location"], headers=HEADER)).json()
+    await drains.until_idle()
+    events = [event["data"] for event in (await town.get("events", type="process.updated")).json()["events"]]
+    posts = [post.verify(town.signing_secret) for post in sink.posts]
+    history = (await town.http.get(f"{started.headers['location']}/history", headers=HEADER)).json()["transitions"]
+    assert events == posts
+    for told_of in (events, [step for step in history if step["kind"] != "start"]):
+        *running, last = [each["outcome"] for each in told_of]
+        assert [outcome["total_voters"] for outcome in running] == [1, 2]
+        assert [option for outcome in running for option in outcome["options"] if "voters" in option] == []
+        assert last == closed["outcome"]
+        assert last["options"][0]["voters"] == ["ann", "bob"]
+    assert all({**event, "outcome": None} == {**shown, "outcome": None} for event in events[:-1])
+
+
+async def test_a_process_that_fails_is_told_of_with_its_whole_outcome(
+    town: Driver, anonymous: httpx.AsyncClient, drains: Drains, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe.Vote, "update_of", classmethod(lambda cls, outcome: probe.Tally(why="not yet")))
+    started = await town.post(VOTE, {"title": "V1"})
+    for kind in ("ballot", "crash"):
+        await cast(anonymous, "V1", "ann", "yes", kind=kind)
+        await make_due(gateway)
+        await drains.until_idle()
+    events = [event["data"] for event in (await town.get("events", type="process.updated")).json()["events"]]
+    assert [event["outcome"] for event in events] == [
+        {"votes": {}, "why": "not yet"},
+        {"votes": {"ann": "yes"}, "why": ""},
+    ]
+    assert events[-1] == await state_of(town, started)
+    assert list(events[-1]["errors"]) == ["step"]
+
+
+@pytest.mark.parametrize("broken", [lambda cls, outcome: 1 / 0, lambda cls, outcome: {"a": "dict"}])
+async def test_an_update_that_cannot_be_made_ends_the_process_visibly(
+    town: Driver,
+    anonymous: httpx.AsyncClient,
+    drains: Drains,
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Any,
+) -> None:
+    started = await town.post(VOTE, {"title": "V1"})
+    monkeypatch.setattr(probe.Vote, "update_of", classmethod(broken))
+    await cast(anonymous, "V1", "ann", "yes")
+    await make_due(gateway)
+    await drains.until_idle()
+    shown = await state_of(town, started)
+    assert (shown["status"], list(shown["errors"])) == ("completed", ["step"])
