@@ -65,7 +65,7 @@ Option = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(rea
 Voter = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(readable)]
 """A voter's id on its platform, compared character by character."""
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
-Weight = Annotated[Number, AfterValidator(_weighable)]
+Weight = Annotated[Number, Field(le=LARGEST_TOTAL), AfterValidator(_weighable)]
 
 
 def exact(number: float) -> Fraction:

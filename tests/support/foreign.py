@@ -130,6 +130,10 @@ CASES: dict[str, list[Try]] = {
         Try(404, {"parameters": {"process_id": "{process}", "voter": "eve", "choice": "apple"},
                   "community_platform_id": "{team}"}),
     ],
+    # A command's token is its instance's; without one, whatever is named is not there.
+    "POST /api/action/discord.reply-to-command": [
+        Try(404, {"parameters": {"interaction_id": "1146734829", "text": "ours now"}}),
+    ],
     "POST /api/internal/process/ballot.vote": [
         Try(404, {**ASKED, "community_platform_id": "{team}"}),
         Try(404, {**ASKED, "community_platform_id": "{team}", "callback_url": "{their_url}"}),
