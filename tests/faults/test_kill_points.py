@@ -139,4 +139,5 @@ async def test_work_goes_on_and_is_done_once(
     point, flow = scenario
     lease = LEASES[point.name.partition("_")[0]].total_seconds()
     print(f"\n{point.name}, {flow.__name__}: {story.resumed}; the lease is {lease:g} s")
-    assert story.resumed.after <= max(lease, story.resumed.booted) + 5
+    # Twelve gateways boot and work side by side here; what is told apart is a lease from the next one.
+    assert story.resumed.after <= max(lease, story.resumed.booted) + 12
