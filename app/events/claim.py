@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, and_, func, select, text
@@ -15,10 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import Driver
 from app.core.ids import new_ids
+from app.core.work import LEASE
 from app.events.models import Delivery, Endpoint, EventRow
 
-LEASE = timedelta(seconds=30)
-"""Longer than an attempt can take (15 s)."""
 PER_ENDPOINT = 192
 """How many deliveries of one endpoint a worker has in hand at a time."""
 OPEN_AFTER = 5

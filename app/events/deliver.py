@@ -19,9 +19,10 @@ from app.core.egress import EgressRefused, read_capped
 from app.core.group import Group
 from app.core.killpoints import KillPoint, reached
 from app.core.metrics import deliveries_of
-from app.core.work import LostLease, drain
+from app.core.work import LostLease, drain, keeping
 from app.events.claim import Outgoing, claim
 from app.events.messages import render
+from app.events.models import Delivery
 from app.events.settle import Attempted, Result, settle_delivered, settle_failed
 
 IN_HAND = 512
@@ -66,7 +67,7 @@ async def deliver_due(
         if not written:
             raise LostLease
 
-    return await drain(take, deliver, limit=IN_HAND, news=news)
+    return await drain(take, deliver, limit=IN_HAND, news=news, keep=keeping(db, Delivery))
 
 
 async def _attempt(http: aiohttp.ClientSession, unseal: Callable[[str], Any], item: Outgoing) -> Attempted:

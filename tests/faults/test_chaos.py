@@ -21,7 +21,7 @@ from tests.support.sink import Sink
 SENDERS = 16
 FAULTS = ["api"] * 12 + ["worker"] * 12 + ["postgres"] * 5 + ["flush"] * 6 + ["valkey"] * 4
 SETTLE_SECONDS = 180
-"""After the last fault: a killed worker's deliveries are due again after their lease of 30 seconds."""
+"""After the last fault: a killed worker's deliveries are due again after their lease of 15 seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ import pytest
 from app.core import work
 from app.core.embedded import Postgres, Valkey
 from app.core.killpoints import KillPoint
-from app.events import claim
 from app.processes import runner
 from tests.faults.again import dead_receipts, failed_deliveries, killed_at
 from tests.faults.clones import VotesRig, make_template, open_votes
@@ -39,7 +38,7 @@ LEASES = {
     "WEBHOOKS": timedelta(0),
     "RECEIPT": work.LEASE,
     "POLL": work.LEASE,
-    "DELIVERY": claim.LEASE,
+    "DELIVERY": work.LEASE,
     "START": runner.LEASE,
     "FOLD": work.LEASE,
     "RENDER": work.LEASE,
@@ -140,4 +139,4 @@ async def test_work_goes_on_and_is_done_once(
     lease = LEASES[point.name.partition("_")[0]].total_seconds()
     print(f"\n{point.name}, {flow.__name__}: {story.resumed}; the lease is {lease:g} s")
     # Twelve gateways boot and work side by side here; what is told apart is a lease from the next one.
-    assert story.resumed.after <= max(lease, story.resumed.booted) + 12
+    assert story.resumed.after <= max(lease, story.resumed.booted) + 10

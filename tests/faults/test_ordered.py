@@ -106,7 +106,7 @@ async def test_no_community_hears_its_events_out_of_order(
                 await asyncio.sleep(chance.uniform(0, 0.5))
                 rig.start(victim)
             await asyncio.gather(*sending)
-            # What a killed worker had in hand is due again after its lease of 30 seconds.
+            # What a killed worker had in hand is due again after its lease of 15 seconds.
             seconds = await until(all_taken, 80, "every event taken in")
             hastening.cancel()
         print(
