@@ -13,6 +13,7 @@ import httpx
 from redis.asyncio import Redis
 
 from app.actions.service import Performer
+from app.archives.service import Archives
 from app.core import killpoints
 from app.core.crypto import Vault
 from app.core.db import Database
@@ -53,6 +54,7 @@ class Gateway:
     performer: Performer
     runner: Runner
     inbox: Inbox
+    archives: Archives
 
 
 @contextlib.asynccontextmanager
@@ -103,6 +105,7 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
+                archives=Archives(settings, db.pool),
             )
         finally:
             if runner.background:

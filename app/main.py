@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import app.actions.routes
+import app.archives.routes
 import app.console.routes
 import app.events.routes
 import app.events.stream_routes
@@ -44,6 +45,7 @@ _ROUTERS = (
     app.events.routes.router,
     app.events.stream_routes.router,
     app.identity.routes.router,
+    app.archives.routes.router,
     app.console.routes.router,
 )
 

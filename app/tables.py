@@ -1,6 +1,7 @@
 """Every table, imported for Alembic and nothing else."""
 
 from app.accounts import models as accounts
+from app.archives import models as archives
 from app.console import models as console
 from app.core.db import Base
 from app.events import models as events
@@ -15,6 +16,7 @@ metadata = Base.metadata
 
 __all__ = [
     "accounts",
+    "archives",
     "console",
     "events",
     "identity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from benchmarks import api, delivery, ingest, limits, log, memory, processes, requests
+from benchmarks import api, archive, delivery, ingest, limits, log, memory, processes, requests
 from benchmarks.report import CONNECTIONS, Report, Run, Say
 from benchmarks.stack import Stack
 
@@ -17,6 +17,7 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "api": api.measure,
     "processes": processes.measure,
     "limits": limits.measure,
+    "archive": archive.measure,
     "log": log.measure,
 }
 

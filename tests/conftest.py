@@ -81,9 +81,10 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
 
 
 @pytest.fixture(scope="session")
-async def settings(worker_name: str) -> AsyncIterator[Settings]:
-    """Settings for this worker's own database."""
-    yield make_settings(await create_database(worker_name))
+async def settings(worker_name: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Settings]:
+    """Settings for this worker's own database, and a folder for archives."""
+    folder = tmp_path_factory.mktemp("archives")
+    yield make_settings(await create_database(worker_name), archive_url=folder.as_uri())
     await drop_database(worker_name)
 
 

@@ -23,6 +23,7 @@ from app.gateway import Gateway
 from app.installs.oauth.grants import fill, open_grant
 from app.worker import Drains
 from metagov_sdk import Installed
+from tests.archives.memory import make_source
 from tests.conftest import PROBE_SECRET, Driver
 from tests.events.test_stream import listening, reading
 from tests.support.foreign import ASKED, CASES, FILLED, OPEN, Try
@@ -121,6 +122,8 @@ async def one_of_everything(
     state_hash = await open_grant(gateway.db, gateway.oauth.states.read(state, "probe")[0])
     assert state_hash is not None
     oauth_code = await fill(gateway.db, gateway.vault, state_hash, Installed("T0123456"))
+    archived = await gateway.archives.write(community_id, make_source(messages=5, community="city", provider="probe"))
+    manifest = await other.get(f"archive/probe/manifest/{archived.head.snapshot}", slug="city")
     events = (await other.get("events", slug="city")).json()
     instances = {one["name"]: one["id"] for one in (await other.get("plugin", slug="city")).json()["plugins"]}
     return {
@@ -138,6 +141,8 @@ async def one_of_everything(
         "driver": other.id,
         "community": community_id,
         "oauth_code": oauth_code,
+        "snapshot": archived.head.snapshot,
+        "blob": manifest.json()["tables"][0]["chunks"][0]["sha256"],
         "their_url": f"{sink.url}/theirs",
     }
 

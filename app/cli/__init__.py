@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.core.errors import Problem
 
 _COMMANDS = {
+    "archive": "app.cli.archive",
     "dev": "app.cli.dev",
     "doctor": "app.cli.doctor",
     "driver": "app.cli.driver",

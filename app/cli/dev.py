@@ -63,7 +63,7 @@ def _run(host: str, port: int, data_dir: Path, api_key: str, *, reset: bool) -> 
     try:
         for server in servers:
             os.environ["METAGOV_DATABASE_URL" if isinstance(server, Postgres) else "METAGOV_REDIS_URL"] = server.url
-        _set_defaults(host, port, ledger)
+        _set_defaults(host, port, data_dir, ledger)
         run_migrations()
         url = f"http://{host}:{port}"
         ledger |= {"signing_secret": asyncio.run(_ensure_driver(ledger["api_key"])), "url": url}
@@ -122,7 +122,7 @@ def _load_dotenv() -> None:
             os.environ.setdefault(name, value)
 
 
-def _set_defaults(host: str, port: int, ledger: Ledger) -> None:
+def _set_defaults(host: str, port: int, data_dir: Path, ledger: Ledger) -> None:
     loopback = host in ("127.0.0.1", "localhost", "::1")
     # A key from outside encrypts from now on; what this data dir's own key has sealed stays readable.
     keys = [os.environ.get("METAGOV_SECRET_KEYS", ""), ledger["secret_keys"]]
@@ -131,6 +131,7 @@ def _set_defaults(host: str, port: int, ledger: Ledger) -> None:
         "METAGOV_PUBLIC_URL": f"http://{host}:{port}",
         "METAGOV_ALLOW_PRIVATE_NETWORKS": "true",
         "METAGOV_METRICS_OPEN": "true" if loopback else "false",
+        "METAGOV_ARCHIVE_URL": (data_dir.resolve() / "archives").as_uri(),
         "METAGOV_LOG_FORMAT": "console",
         "METAGOV_LOG_LEVEL": "warning",
     }

@@ -56,10 +56,34 @@ class Settings(BaseSettings):
     """Hours that the processes of a disabled instance wait for it to be enabled again, before they are closed."""
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often a worker looks for due work that no wake-up announced."""
+    archive_url: str = ""
+    """Where archives lie, a folder in it per community: file:///…, github://…, s3://… or ceramic+http://…"""
+    archive_signing_key: SecretStr = SecretStr("")
+    """Signs the manifests that are written: an Ed25519 private key, 32 bytes in base64."""
+    archive_public_keys: CommaSeparated = ()
+    """Whose signatures are trusted, one of which every manifest then needs: 32 bytes in base64, comma-separated."""
+    archive_github_token: SecretStr = SecretStr("")
+    """For github:// archives: may read and write the repository's contents."""
+    archive_github_api_url: str = "https://api.github.com"
+    """For github:// archives."""
+    archive_s3_endpoint: str = ""
+    """For s3:// archives: the store's URL; unset, Amazon's."""
+    archive_s3_region: str = "us-east-1"
+    """For s3:// archives."""
+    archive_s3_access_key_id: SecretStr = SecretStr("")
+    """For s3:// archives; unset, what the AWS environment has."""
+    archive_s3_secret_access_key: SecretStr = SecretStr("")
+    """For s3:// archives."""
+    archive_s3_session_token: SecretStr = SecretStr("")
+    """For s3:// archives, with credentials that expire."""
+    archive_ceramic_key: SecretStr = SecretStr("")
+    """For ceramic+http:// archives: the Ed25519 private key that controls the streams, 32 bytes in base64."""
+    archive_ceramic_model: str = ""
+    """For ceramic+http:// archives: the id of the model that the streams are of."""
     test_kill_at: str = ""
     """For tests only: the kill point at which the process kills itself (`app/core/killpoints.py`)."""
 
-    @field_validator("egress_allow", mode="before")
+    @field_validator("egress_allow", "archive_public_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

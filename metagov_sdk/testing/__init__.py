@@ -11,10 +11,14 @@
     vote.close()
     assert vote.outcome == {…}
 
+    archive = ArchiveInMemory({"discord.message": [{"id": "1", "channel_id": "7"}]})
+    assert [row.id async for row in archive.rows(Message)] == ["1"]
+
 What the gateway would refuse (an impure fold, a state that JSON cannot keep, a result of another type than declared)
 raises ContractError, and `check_manifest` holds a whole plugin to the rules that every plugin keeps.
 """
 
+from metagov_sdk.testing.archives import ArchiveInMemory
 from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind, bind_oauth
 from metagov_sdk.testing.calls import HookResult, Polled, Ran, perform, receive, run_poll
 from metagov_sdk.testing.contract import check_manifest
@@ -29,6 +33,7 @@ from metagov_sdk.testing.requests import (
 
 __all__ = [
     "NOW",
+    "ArchiveInMemory",
     "Binding",
     "ContractError",
     "HookResult",

@@ -17,6 +17,9 @@ FILLED = {
     "receipt_id": "{receipt}",
     "endpoint_id": "{endpoint}",
     "delivery_id": "{delivery}",
+    "snapshot": "{snapshot}",
+    "sha256": "{blob}",
+    "table": "probe.message",
 }
 """What stands in an operation's path, unless a case has a path of its own."""
 
@@ -121,6 +124,10 @@ CASES: dict[str, list[Try]] = {
         Try(404, query={"external_id": "{own_person}", "platform_type": "probe", "community": "{slug}"}),
     ],
     "POST /api/internal/oauth/exchange": [Try(404, {"code": "{oauth_code}"})],
+    "GET /api/internal/archive/{plugin}": [Try(200)],
+    "GET /api/internal/archive/{plugin}/manifest/{snapshot}": [Try(404)],
+    "GET /api/internal/archive/{plugin}/blob/{sha256}": [Try(404)],
+    "GET /api/internal/archive/{plugin}/table/{table}": [Try(404), Try(404, query={"snapshot": "{snapshot}"})],
     "POST /api/hooks/{community}/{plugin}": [Try(401, {"text": "forged"}, as_unknown=False)],
     "POST /api/action/ballot.cast": [
         Try(404, {"parameters": {"process_id": "{process}", "voter": "ada", "choice": "apple"}}),
