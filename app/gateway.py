@@ -27,6 +27,7 @@ from app.inbound.targets import Targets
 from app.installs.oauth.state import States
 from app.installs.oauth.visits import OAuthFlow
 from app.installs.service import Installer
+from app.mirrors.mirrors import Mirrors
 from app.processes.access import Mailroom
 from app.processes.runner import Runner
 from app.runtime.credentials import CredentialStore
@@ -55,6 +56,7 @@ class Gateway:
     runner: Runner
     inbox: Inbox
     archives: Archives
+    mirrors: Mirrors
 
 
 @contextlib.asynccontextmanager
@@ -106,6 +108,15 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
                 archives=Archives(settings, db.pool),
+                mirrors=Mirrors(
+                    db,
+                    host,
+                    vault,
+                    wake,
+                    settings.handler_timeout,
+                    at_once=settings.mirror_pages_at_once,
+                    keep_answers=settings.mirror_keep_answers,
+                ),
             )
         finally:
             if runner.background:

@@ -21,6 +21,7 @@ import app.inbound.routes
 import app.installs.catalog
 import app.installs.oauth.routes
 import app.installs.routes
+import app.mirrors.routes
 import app.processes.routes
 from app.accounts.idempotency import IdempotentPosts
 from app.core.asgi import HOOKS_PREFIX, HOOKS_ROUTE, GuardInput, Observe, logs_taken_webhooks
@@ -46,6 +47,7 @@ _ROUTERS = (
     app.events.stream_routes.router,
     app.identity.routes.router,
     app.archives.routes.router,
+    app.mirrors.routes.router,
     app.console.routes.router,
 )
 
@@ -70,6 +72,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.oauth = gateway.oauth
             api.state.performer = gateway.performer
             api.state.runner = gateway.runner
+            api.state.mirrors = gateway.mirrors
             api.state.streams = streams
             api.hooks = HooksApp(gateway.targets, gateway.wake)
             # Debugging has a line in the log for each webhook, which the application writes.

@@ -8,6 +8,7 @@ from app.events import models as events
 from app.identity import models as identity
 from app.inbound import models as inbound
 from app.installs.oauth import models as oauth
+from app.mirrors import models as mirrors
 from app.processes import models as processes
 from app.runtime import limits
 from app.runtime import models as runtime
@@ -23,6 +24,7 @@ __all__ = [
     "inbound",
     "limits",
     "metadata",
+    "mirrors",
     "oauth",
     "processes",
     "runtime",

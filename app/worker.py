@@ -40,6 +40,8 @@ from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
 from app.installs.oauth.revocation import drop_credentials, drop_grants
+from app.mirrors.runs import begin_due_runs
+from app.mirrors.walking import sync_due
 from app.processes.advance import advance_due
 from app.processes.effects import perform_effects_due
 from app.processes.retention import drop_old_effects
@@ -70,6 +72,7 @@ class Drains:
     processes: Drain
     effects: Drain
     polls: Drain
+    mirrors: Drain
 
     def items(self) -> list[tuple[str, Drain]]:
         """Queue names with their functions."""
@@ -98,6 +101,7 @@ async def open_drains(gateway: Gateway, bells: Bells | None = None) -> AsyncIter
             processes=lambda: advance_due(gateway.runner, bells.of("processes")),
             effects=lambda: perform_effects_due(gateway.runner, bells.of("effects")),
             polls=lambda: run_polls_due(gateway.inbox, bells.of("polls")),
+            mirrors=lambda: sync_due(gateway.mirrors, bells.of("mirrors")),
         )
 
 
@@ -177,6 +181,11 @@ async def housekeeping(ctx: dict[str, Any]) -> None:
     await forget_limits(ctx["gateway"].db)
 
 
+async def begin_mirror_runs(ctx: dict[str, Any]) -> None:
+    """Twice a minute, on one worker: runs of mirrors whose time has come."""
+    await begin_due_runs(ctx["gateway"].mirrors)
+
+
 async def make_partitions(gateway: Gateway) -> None:
     """When a worker starts and once an hour, on each, without Redis: partitions for the time to come."""
     for table in (RECEIPTS, EVENTS, ATTEMPTS):
@@ -201,6 +210,7 @@ async def _run_arq(settings: Settings, gateway: Gateway) -> None:
         arq = ArqWorker(
             cron_jobs=[
                 cron(housekeeping, second=0),
+                cron(begin_mirror_runs, second={15, 45}),
                 cron(drop_old, minute=7, second=30, timeout=_RETENTION_SECONDS),
             ],
             redis_settings=RedisSettings.from_dsn(settings.redis_url),

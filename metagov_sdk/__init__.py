@@ -3,6 +3,7 @@
 from metagov_sdk.accounts import AccountLink, Accounts, LinkQuality, LinkType
 from metagov_sdk.actions import ActionSpec, action
 from metagov_sdk.credentials import Credentials, Mint, Token
+from metagov_sdk.dirty import Dirty
 from metagov_sdk.errors import ManifestError, PluginError, Rejected, Retry, Unauthorized
 from metagov_sdk.events import Event, Initiator, OpenEvent
 from metagov_sdk.headers import Headers
@@ -33,6 +34,18 @@ from metagov_sdk.process import (
     Status,
     Step,
 )
+from metagov_sdk.provider import (
+    Child,
+    DataProvider,
+    Page,
+    Place,
+    Record,
+    at,
+    detail,
+    listing,
+    log,
+    lookup,
+)
 from metagov_sdk.verify import (
     SecretRef,
     Unsigned,
@@ -57,10 +70,13 @@ __all__ = [
     "Call",
     "Charge",
     "Checkpoint",
+    "Child",
     "CloseReason",
     "Completed",
     "Config",
     "Credentials",
+    "DataProvider",
+    "Dirty",
     "Do",
     "Emitted",
     "EmittedEvent",
@@ -85,13 +101,16 @@ __all__ = [
     "OAuthType",
     "OAuthUser",
     "OpenEvent",
+    "Page",
     "Pending",
+    "Place",
     "Plugin",
     "PluginError",
     "PollSpec",
     "Process",
     "ProcessSpec",
     "Received",
+    "Record",
     "Rejected",
     "Reply",
     "Retry",
@@ -111,12 +130,17 @@ __all__ = [
     "Wake",
     "WebhookSpec",
     "action",
+    "at",
     "bounded_seconds",
     "by_header",
     "config",
+    "detail",
     "ecdsa_p256",
     "ed25519",
     "hmac_sha256",
+    "listing",
+    "log",
+    "lookup",
     "poll",
     "retry_after",
     "setting",

@@ -19,6 +19,7 @@ from metagov_sdk.oauth import OAuth
 from metagov_sdk.plugin import Plugin
 from metagov_sdk.polls import PollSpec
 from metagov_sdk.process import Process
+from metagov_sdk.provider import DataProvider, ProviderSpec
 from metagov_sdk.verify import Unsigned
 from metagov_sdk.webhook import WebhookSpec
 
@@ -60,6 +61,7 @@ class Manifest:
         processes: Sequence[type[Process[Any, Any, Any]]] = (),
         events: Sequence[type[Event]] = (),
         oauth: type[OAuth[Any]] | None = None,
+        provider: type[DataProvider[Any]] | None = None,
     ) -> None:
         self.plugin = plugin
         self.name = _checked_name(plugin, "plugin")
@@ -93,6 +95,7 @@ class Manifest:
         for event in self.events:
             if not getattr(event, "event_type", None):
                 raise ManifestError(f"event {event.__name__}: say its event_type")
+        self.provider: ProviderSpec | None = None if provider is None else ProviderSpec(provider, self.name)
         self.oauth: type[OAuth[Any]] | None = oauth
         if oauth is not None:
             self._check_oauth(oauth)

@@ -22,6 +22,7 @@ from metagov_sdk.credentials import (
     check_token,
     note_use,
 )
+from metagov_sdk.dirty import Dirty
 from metagov_sdk.errors import Unauthorized
 from metagov_sdk.events import Event, Initiator
 from metagov_sdk.limits import Learned, Limit, Wait, retry_after
@@ -64,11 +65,12 @@ class Emitted:
     changes: list[Callable[[Any], Any]] = field(default_factory=list)
     links: list[AccountLink] = field(default_factory=list)
     credentials: dict[str, Token] = field(default_factory=dict)
+    dirty: list[Dirty] = field(default_factory=list)
     disabled: str | None = None
     """Why the instance is to be taken out of use, if it is."""
 
     def __bool__(self) -> bool:
-        lists = self.events or self.signals or self.changes or self.links or self.credentials
+        lists = self.events or self.signals or self.changes or self.links or self.credentials or self.dirty
         return bool(lists) or self.disabled is not None
 
     def clear(self) -> None:
@@ -78,6 +80,7 @@ class Emitted:
         self.changes.clear()
         self.links.clear()
         self.credentials.clear()
+        self.dirty.clear()
         self.disabled = None
 
 
@@ -277,13 +280,13 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
 
     def emit(
         self,
-        what: Event | Signal,
+        what: Event | Signal | Dirty,
         *,
         initiator: Initiator | None = None,
         key: str | None = None,
         at: datetime | None = None,
     ) -> None:
-        """Say that something happened (an Event) or pass something to a process (a Signal).
+        """Say that something happened (an Event), pass something to a process (a Signal), or mark a mirrored row Dirty.
 
         initiator  who caused the event.
         key        unique per instance, a repeat is dropped.
@@ -295,6 +298,8 @@ class Plugin(Generic[ConfigT, StateT, SettingsT]):
             raise RuntimeError("an unsigned hook may only wake; it can emit nothing")
         if isinstance(what, Signal):
             self.emitted.signals.append(what)
+        elif isinstance(what, Dirty):
+            self.emitted.dirty.append(what)
         else:
             self.emitted.events.append(EmittedEvent(what, initiator, key, at))
 

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from rich.console import Console
 from rich.panel import Panel
 
-from app.cli.serve import run_migrations
+from app.cli.serve import migrate_mirrors, run_migrations
 from app.cli.supervise import Command, run
 from app.core.crypto import Vault, hash_api_key, new_api_key
 from app.core.db import Database
@@ -65,6 +65,7 @@ def _run(host: str, port: int, data_dir: Path, api_key: str, *, reset: bool) -> 
             os.environ["METAGOV_DATABASE_URL" if isinstance(server, Postgres) else "METAGOV_REDIS_URL"] = server.url
         _set_defaults(host, port, data_dir, ledger)
         run_migrations()
+        migrate_mirrors()
         url = f"http://{host}:{port}"
         ledger |= {"signing_secret": asyncio.run(_ensure_driver(ledger["api_key"])), "url": url}
         _keep(data_dir, ledger)

@@ -61,9 +61,14 @@ def worker() -> None:
 
 @click.command()
 def migrate() -> None:
-    """Bring the database's schema up to date. Does nothing when it is."""
+    """Bring the database's schema up to date, and the tables that plugins mirror platforms into."""
     require_settings(redis=False)
     run_migrations()
+    refused = migrate_mirrors()
+    for provider, reason in refused.items():
+        click.secho(f"{provider} cannot be mirrored as it is: {reason}", fg="red", err=True)
+    if refused:
+        raise SystemExit(1)
     click.echo("The database is up to date.")
 
 
@@ -75,6 +80,24 @@ def run_migrations() -> None:
     config = Config()
     config.set_main_option("script_location", str(files("migrations")).replace("%", "%%"))
     command.upgrade(config, "head")
+
+
+def migrate_mirrors() -> dict[str, str]:
+    """Make and extend the tables of the installed plugins' providers. Returns the providers refused, and why."""
+    import asyncio
+
+    from app.core.db import Database
+    from app.host.discovery import discover
+    from app.mirrors.schema import Migrated, apply_schemas
+
+    manifests = [loaded.manifest for loaded in discover().loaded.values()]
+    specs = [manifest.provider for manifest in manifests if manifest.provider is not None]
+
+    async def work() -> Migrated:
+        async with Database(load_settings()) as db:
+            return await apply_schemas(db, specs)
+
+    return asyncio.run(work()).refused
 
 
 def require_settings(*, redis: bool = True) -> None:

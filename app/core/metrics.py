@@ -22,6 +22,8 @@ PLATFORM_WAITS = Counter("metagov_platform_waits_total", "Waits of requests to p
 PLATFORM_REFUSALS = Counter(
     "metagov_platform_429_total", "Answers of platforms that they are asked too much", ["plugin"]
 )
+MIRROR_PAGES = Counter("metagov_mirror_pages_total", "Pages read from platforms for mirrors", ["plugin", "result"])
+MIRROR_RUNS = Counter("metagov_mirror_runs_total", "Runs of mirrors that are over", ["plugin", "result"])
 
 # A series found once is kept at hand: `labels` checks its arguments anew at every call.
 requests_of = cache(REQUESTS.labels)
@@ -32,3 +34,5 @@ deliveries_of = cache(DELIVERIES.labels)
 processes_of = cache(PROCESSES.labels)
 platform_waits_of = cache(PLATFORM_WAITS.labels)
 platform_refusals_of = cache(PLATFORM_REFUSALS.labels)
+mirror_pages_of = cache(MIRROR_PAGES.labels)
+mirror_runs_of = cache(MIRROR_RUNS.labels)

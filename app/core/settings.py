@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     """Seconds a process's deadline waits for webhooks that came before it and are not handled yet."""
     grace_hours: Annotated[float, Field(ge=0, le=8760)] = 24.0
     """Hours that the processes of a disabled instance wait for it to be enabled again, before they are closed."""
+    mirror_pages_at_once: Annotated[int, Field(ge=1, le=100)] = 8
+    """How many pages of platforms a worker reads at a time, for all mirrors together."""
+    mirror_keep_answers: bool = False
+    """Keep what platforms answer to mirrors, by its content, so that `metagov mirror replay` can read it again."""
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     """How often a worker looks for due work that no wake-up announced."""
     archive_url: str = ""

@@ -113,7 +113,36 @@ async def commit(session: AsyncSession, host: Host, emissions: Sequence[Emission
     if any(emission.emitted.signals for emission in emissions):
         await _post(session, emissions)
         queues.append("processes")
+    if await _mark(session, emissions):
+        queues.append("mirrors")
     return queues
+
+
+# In one order for all, so that nobody waits in a circle. Bounded: what comes from a webhook names the rows.
+_MARK = text("""
+INSERT INTO dirty_marks (instance_id, table_name, key)
+SELECT DISTINCT instance_id, table_name, key
+FROM unnest(CAST(:instances AS text[]), CAST(:tables AS text[]), CAST(:keys AS text[]))
+    AS new(instance_id, table_name, key)
+WHERE length(key) BETWEEN 1 AND 1000 AND EXISTS (SELECT FROM mirrors m WHERE m.instance_id = new.instance_id)
+ORDER BY instance_id, table_name, key
+ON CONFLICT DO NOTHING
+""")
+
+
+async def _mark(session: AsyncSession, emissions: Sequence[Emission]) -> bool:
+    """Note which rows of mirrors have changed. Whether there were any."""
+    marks = [(each.instance.id, mark) for each in emissions for mark in each.emitted.dirty if "\0" not in mark.partition]
+    if marks:
+        await session.execute(
+            _MARK,
+            {
+                "instances": [instance for instance, _ in marks],
+                "tables": [mark.table for _, mark in marks],
+                "keys": [mark.partition for _, mark in marks],
+            },
+        )
+    return bool(marks)
 
 
 # What changed the instance after the call began wins, a renewed install above all. Credentials found void do not count:

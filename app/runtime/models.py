@@ -132,3 +132,14 @@ class SignalRow(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     at: Mapped[datetime]
     applied_at: Mapped[datetime | None]
+
+
+class DirtyMark(Base):
+    """A row of an instance's mirror that changed on the platform; taken up by `app.mirrors`, and gone then."""
+
+    __tablename__ = "dirty_marks"
+
+    instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True)
+    table_name: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    marked_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,152 @@
+"""How records lie in Postgres: names, types, and the statements that write them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from metagov_sdk import Record
+from metagov_sdk.provider import Column, ProviderSpec
+
+TYPES = {
+    "text": 'text COLLATE "C"',
+    "integer": "bigint",
+    "boolean": "boolean",
+    "time": "timestamptz",
+    "json": "jsonb",
+}
+_ARRAYS = {"text": "text", "integer": "bigint", "boolean": "boolean", "time": "timestamptz", "json": "jsonb"}
+
+
+def quoted(name: str) -> str:
+    """A name of ours in SQL. Names are checked when the plugin is loaded: no quote can be in one."""
+    return f'"{name}"'
+
+
+def schema_name(provider: str) -> str:
+    """The Postgres schema of a provider's tables: `mirror_discord`."""
+    return "mirror_" + provider.replace("-", "_")
+
+
+def key_text(key: tuple[str | int, ...]) -> str:
+    """A row's key in one text, as partitions name the row they hang on: a JSON array."""
+    return json.dumps([str(value) for value in key], separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One record's table of one provider."""
+
+    provider: str
+    record: type[Record]
+
+    @cached_property
+    def name(self) -> str:
+        """`discord.message`, as archives and answers call it."""
+        return f"{self.provider}.{self.record.table}"
+
+    @cached_property
+    def sql(self) -> str:
+        """`"mirror_discord"."message"`."""
+        return f"{quoted(schema_name(self.provider))}.{quoted(self.record.table)}"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The record's own."""
+        return self.record.columns
+
+    @cached_property
+    def shape(self) -> dict[str, Any]:
+        """What the registry keeps, and compares with the plugin's code."""
+        return {
+            "columns": {column.name: column.kind for column in self.columns},
+            "paths": {column.name: list(column.path) for column in self.columns},
+            "key": list(self.record.key),
+            "partition": self.record.partition,
+            "time": self.record.time,
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the table's JSON Schema, as manifests of archives name it."""
+        canonical = json.dumps(self.record.json_schema(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @cached_property
+    def key_sql(self) -> str:
+        """The expression for `key_text` of a row."""
+        values = ", ".join(f"t.{quoted(name)}::text" for name in self.record.key)
+        return f"array_to_json(ARRAY[{values}])::text"
+
+    @cached_property
+    def upsert(self) -> str:
+        """Writes rows given as arrays, one statement however many; returns by how many live ones the table has grown.
+
+        A row's `synced_at` is the time at which it got its present values. Parameters: c0, c1, …, extra, flags, and
+        instance, community, source, pass, now.
+        """
+        names = [quoted(column.name) for column in self.columns]
+        arrays = ", ".join(f"CAST(:c{n} AS {_ARRAYS[column.kind]}[])" for n, column in enumerate(self.columns))
+        keys = [quoted(name) for name in self.record.key]
+        joined = " AND ".join(f"o.{name} = new.{name}" for name in keys)
+        plain = [name for name in names if name not in keys]
+        values = [*plain, "extra", "mirror_flags"]
+        old = ", ".join(f"t.{name}" for name in values)
+        fresh = ", ".join(f"excluded.{name}" for name in values)
+        changed = f"t.deleted_at IS NOT NULL OR ROW({old}) IS DISTINCT FROM ROW({fresh})"
+        return f"""
+            WITH new AS MATERIALIZED (
+                SELECT * FROM unnest({arrays}, CAST(:extra AS jsonb[]), CAST(:flags AS jsonb[]))
+                    AS new({", ".join(names)}, extra, mirror_flags)
+            ), there AS MATERIALIZED (
+                SELECT count(*) AS live FROM new JOIN {self.sql} o ON o.instance_id = :instance AND {joined}
+                WHERE o.deleted_at IS NULL
+            ), written AS (
+                INSERT INTO {self.sql} AS t (
+                    instance_id, community_id, {", ".join(names)}, extra, mirror_flags,
+                    mirror_source, mirror_pass, first_seen, synced_at
+                )
+                SELECT :instance, :community, {", ".join(f"new.{name}" for name in names)}, new.extra, new.mirror_flags,
+                       CAST(:source AS bigint), CAST(:pass AS integer), :now, :now
+                FROM new ORDER BY {", ".join(f"new.{name}" for name in keys)}
+                ON CONFLICT (instance_id, {", ".join(keys)}) DO UPDATE SET
+                    {"".join(f"{name} = excluded.{name}, " for name in values)}
+                    mirror_source = coalesce(excluded.mirror_source, t.mirror_source),
+                    mirror_pass = CASE WHEN excluded.mirror_source IS NULL THEN t.mirror_pass
+                                       ELSE excluded.mirror_pass END,
+                    synced_at = CASE WHEN {changed} THEN excluded.synced_at ELSE t.synced_at END,
+                    deleted_at = NULL
+            )
+            SELECT (SELECT count(*) FROM new) - there.live FROM there
+        """  # noqa: S608 -- names checked when the plugin was loaded
+
+    def create(self) -> list[str]:
+        """The statements that make the table."""
+        columns = ", ".join(
+            f"{quoted(column.name)} {TYPES[column.kind]}{' NOT NULL' if column.in_key else ''}"
+            for column in self.columns
+        )
+        keys = ", ".join(quoted(name) for name in self.record.key)
+        index = quoted(f"ix_{self.record.table}_source")
+        changed = quoted(f"ix_{self.record.table}_changed")
+        return [
+            f"""
+            CREATE TABLE {self.sql} (
+                instance_id text COLLATE "C" NOT NULL, community_id text COLLATE "C" NOT NULL, {columns},
+                extra jsonb NOT NULL, mirror_flags jsonb,
+                mirror_source bigint, mirror_pass integer NOT NULL,
+                first_seen timestamptz NOT NULL, synced_at timestamptz NOT NULL, deleted_at timestamptz,
+                PRIMARY KEY (instance_id, {keys})
+            ) WITH (fillfactor = 85)
+            """,
+            f"CREATE INDEX {index} ON {self.sql} (mirror_source)",
+            f"CREATE INDEX {changed} ON {self.sql} (instance_id, synced_at)",
+        ]
+
+
+def tables_of(spec: ProviderSpec) -> dict[str, Table]:
+    """A provider's tables, by their names within it."""
+    return {name: Table(spec.name, record) for name, record in spec.records.items()}

@@ -1,0 +1,213 @@
+"""Runs: asking for one, beginning it, and telling when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.ids import new_id, new_ids
+from app.core.metrics import mirror_runs_of
+from app.events.service import core_event, record
+from app.host.binding import InstanceData
+from app.mirrors.mirrors import Mirrors
+from app.mirrors.models import Mirror, MirrorPartition, MirrorRun
+from app.runtime import instances
+from metagov_sdk.provider import ProviderSpec
+
+QUEUE = "mirrors"
+_MOST_FAILURES = 20
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A partition that could not be read."""
+
+    walk: str
+    partition: str
+    reason: str
+
+
+async def ask_for_run(session: AsyncSession, instance: InstanceData, spec: ProviderSpec, *, sweep: bool) -> MirrorRun:
+    """Begin a run now, or after the one that is under way. Returns the one that does what was asked for.
+
+    An incremental run that waits becomes a sweep when one is asked for. The first run of an instance is a sweep by
+    nature, and gives it its schedule.
+    """
+    await session.execute(
+        insert(Mirror).values(instance_id=instance.id, provider=spec.name).on_conflict_do_nothing()
+    )
+    # Whoever asks at the same time waits here.
+    await session.execute(select(Mirror.instance_id).where(Mirror.instance_id == instance.id).with_for_update())
+    open_runs = await session.scalars(
+        select(MirrorRun).where(MirrorRun.instance_id == instance.id, MirrorRun.finished_at.is_(None))
+    )
+    by_state = {run.state: run for run in open_runs}
+    running, waiting = by_state.get("running"), by_state.get("waiting")
+    if waiting is not None:
+        waiting.sweep = waiting.sweep or sweep
+        return waiting
+    if running is not None and not (sweep and not running.sweep):
+        return running
+    run = MirrorRun(id=new_id("mrn"), instance_id=instance.id, sweep=sweep, state="waiting")
+    session.add(run)
+    await session.flush()
+    if running is None:
+        await _begin(session, run, spec)
+    return run
+
+
+_ROOTS = text("""
+INSERT INTO mirror_partitions AS p (id, instance_id, walk, key, run_id, sweep, next_at, progress_at)
+SELECT id, :instance, walk, '', :run, :sweep, clock_timestamp(), clock_timestamp()
+FROM unnest(CAST(:ids AS text[]), CAST(:walks AS text[])) AS new(id, walk) ORDER BY walk
+ON CONFLICT (instance_id, walk, key) DO UPDATE SET
+    run_id = excluded.run_id, sweep = excluded.sweep, next_at = excluded.next_at, progress_at = excluded.progress_at,
+    lease_until = NULL, epoch = p.epoch + 1, attempt = 0, reading_since = NULL, status = 'ok', requests = 0, waits = 0
+""")
+
+
+async def _begin(session: AsyncSession, run: MirrorRun, spec: ProviderSpec) -> None:
+    """Make the roots due: the rest follows from their pages."""
+    walks = [walk.name for walk in spec.roots if run.sweep or not walk.sweep_only]
+    await session.execute(
+        _ROOTS,
+        {
+            "ids": new_ids("par", len(walks)),
+            "walks": walks,
+            "instance": run.instance_id,
+            "run": run.id,
+            "sweep": run.sweep,
+        },
+    )
+    run.state = "running"
+    run.started_at = await session.scalar(select(func.clock_timestamp()))
+
+
+# Whoever finishes last sees that nothing is left: each asks after its own commit.
+_OVER = text("""
+UPDATE mirror_runs r SET finished_at = clock_timestamp(), state = CASE WHEN EXISTS (
+    SELECT FROM mirror_partitions p WHERE p.run_id = r.id AND p.status = 'failed') THEN 'failed' ELSE 'completed' END
+WHERE r.id = :run AND r.state = 'running'
+  AND NOT EXISTS (SELECT FROM mirror_partitions p WHERE p.run_id = r.id AND p.next_at IS NOT NULL)
+RETURNING r.instance_id, r.sweep, r.state, r.started_at
+""")
+
+
+async def close_run(use: Mirrors, run_id: str) -> None:
+    """If nothing of a run is due any more, it is over: say so, set the schedule, begin what waits."""
+    # Most partitions are not the last: one look past the transaction is enough for them.
+    if await use.db.pool.fetchval(
+        "SELECT EXISTS (SELECT FROM mirror_partitions WHERE run_id = $1 AND next_at IS NOT NULL)", run_id
+    ):
+        return
+    async with use.db.begin() as session:
+        row = (await session.execute(_OVER, {"run": run_id})).one_or_none()
+        if row is None:
+            return
+        failures = await find_failures(session, run_id)
+        if failures:
+            error = f"{len(failures)} partitions failed; {failures[0].walk}: {failures[0].reason}"
+            await session.execute(update(MirrorRun).where(MirrorRun.id == run_id).values(error=error))
+        found = await instances.by_id(use.db.pool, use.vault, row.instance_id)
+        spec = use.spec(found[0].plugin) if found else None
+        if found is None or spec is None:
+            return
+        await _schedule(session, spec, row.instance_id, row.sweep)
+        await _tell(session, found[0], run_id, row, failures)
+        waiting = await session.scalar(
+            select(MirrorRun).where(MirrorRun.instance_id == row.instance_id, MirrorRun.state == "waiting")
+        )
+        if waiting is not None and not found[0].deleted:
+            await _begin(session, waiting, spec)
+    mirror_runs_of(spec.name, row.state).inc()
+    _log.info("mirror run over", instance=row.instance_id, provider=spec.name, state=row.state, sweep=row.sweep)
+    use.wake.poke("deliveries", QUEUE)
+
+
+async def find_failures(session: AsyncSession, run_id: str) -> list[Failure]:
+    """What of a run could not be read; the first twenty."""
+    rows = await session.execute(
+        select(MirrorPartition.walk, MirrorPartition.key, MirrorPartition.error)
+        .where(MirrorPartition.run_id == run_id, MirrorPartition.status == "failed")
+        .order_by(MirrorPartition.walk, MirrorPartition.key)
+        .limit(_MOST_FAILURES)
+    )
+    return [Failure(row.walk, row.key, row.error or "") for row in rows]
+
+
+async def _schedule(session: AsyncSession, spec: ProviderSpec, instance_id: str, swept: bool) -> None:
+    now = func.now()
+    values: dict[str, Any] = {"next_sync_at": now + spec.cls.every}
+    first = func.coalesce(Mirror.next_sweep_at, now + spec.cls.sweep_every)
+    values["next_sweep_at"] = now + spec.cls.sweep_every if swept else first
+    await session.execute(update(Mirror).where(Mirror.instance_id == instance_id).values(**values))
+
+
+async def _tell(
+    session: AsyncSession, instance: InstanceData, run_id: str, row: Any, failures: list[Failure]
+) -> None:
+    data = {
+        "plugin": instance.plugin,
+        "provider": instance.plugin,
+        "instance": instance.id,
+        "run": run_id,
+        "sweep": row.sweep,
+        "started_at": row.started_at.isoformat(),
+        "failures": [{"walk": each.walk, "partition": each.partition, "reason": each.reason} for each in failures],
+    }
+    what = f"mirror.{row.state}"
+    await record(
+        session,
+        [core_event(instance.driver_id, instance.community_id, instance.community, instance.id, what, data)],
+    )
+
+
+_DUE = """
+SELECT m.instance_id, coalesce(m.next_sweep_at <= now(), false) AS sweep FROM mirrors m
+JOIN instances i ON i.id = m.instance_id AND i.status = 'enabled' AND i.deleted_at IS NULL
+WHERE m.next_sync_at <= now() OR m.next_sweep_at <= now()
+ORDER BY m.next_sync_at LIMIT 200
+"""
+
+
+async def begin_due_runs(use: Mirrors) -> int:
+    """Begin the runs whose time has come, and close those whose last worker died before it could. Returns how many."""
+    for row in await use.db.pool.fetch("SELECT id FROM mirror_runs WHERE state = 'running' LIMIT 1000"):
+        await close_run(use, row["id"])
+    begun = 0
+    for row in await use.db.pool.fetch(_DUE):
+        found = await instances.by_id(use.db.pool, use.vault, row["instance_id"])
+        spec = use.spec(found[0].plugin) if found else None
+        if found is None or spec is None:
+            continue
+        async with use.db.begin() as session:
+            await ask_for_run(session, found[0], spec, sweep=row["sweep"])
+            # Not again until this run is over, which sets the time of the next.
+            await session.execute(
+                update(Mirror)
+                .where(Mirror.instance_id == row["instance_id"])
+                .values(next_sync_at=func.now() + spec.cls.every)
+            )
+        begun += 1
+    if begun:
+        use.wake.poke(QUEUE)
+    return begun
+
+
+async def find_run(session: AsyncSession, instance_id: str) -> tuple[MirrorRun | None, datetime | None]:
+    """The run of an instance that is under way, or else its last, and the schedule's next time."""
+    run = await session.scalar(
+        select(MirrorRun)
+        .where(MirrorRun.instance_id == instance_id, MirrorRun.state != "waiting")
+        .order_by(MirrorRun.id.desc())
+        .limit(1)
+    )
+    return run, await session.scalar(select(Mirror.next_sync_at).where(Mirror.instance_id == instance_id))

@@ -1,0 +1,45 @@
+"""What drivers ask of mirrors."""
+
+from __future__ import annotations
+
+from app.core.errors import Conflict, NotFound
+from app.host.binding import InstanceData
+from app.mirrors.mirrors import Mirrors
+from app.mirrors.runs import QUEUE, ask_for_run
+from app.mirrors.status import MirrorStatus, read_status
+from app.runtime import instances
+from metagov_sdk.provider import ProviderSpec
+
+
+async def find_instance(
+    use: Mirrors, community_id: str, plugin: str, platform_id: str | None
+) -> tuple[InstanceData, ProviderSpec]:
+    """The community's instance that is meant. Raises NotFound, Conflict when several fit."""
+    spec = use.spec(plugin)
+    if spec is None:
+        raise NotFound(f"there is no plugin {plugin!r} that mirrors its platform; `metagov plugins` lists them")
+    instance, _ = await instances.choose(use.db.pool, use.vault, community_id, plugin, platform_id)
+    return instance, spec
+
+
+async def sync(
+    use: Mirrors, community_id: str, plugin: str, platform_id: str | None, *, sweep: bool
+) -> MirrorStatus:
+    """Have the platform read. Raises NotFound, and Conflict while it cannot be."""
+    instance, spec = await find_instance(use, community_id, plugin, platform_id)
+    if instance.status != "enabled":
+        raise Conflict(f"the instance is {instance.status}; it is mirrored once it is enabled", slug=instance.status)
+    if (reason := await use.pending(spec.name)) is not None:
+        raise Conflict(reason, slug="migration-pending")
+    async with use.db.begin() as session:
+        await ask_for_run(session, instance, spec, sweep=sweep)
+        status = await read_status(session, instance.id, spec)
+    use.wake.poke(QUEUE)
+    return status
+
+
+async def status(use: Mirrors, community_id: str, plugin: str, platform_id: str | None) -> MirrorStatus:
+    """How the mirror stands. Raises NotFound."""
+    instance, spec = await find_instance(use, community_id, plugin, platform_id)
+    async with use.db.begin() as session:
+        return await read_status(session, instance.id, spec)

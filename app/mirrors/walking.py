@@ -1,0 +1,224 @@
+"""Reading partitions: ask the plugin for a page, commit it, and on to the next, until the partition is at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import func, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core import work
+from app.core.db import is_away
+from app.core.ids import new_ids
+from app.core.killpoints import KillPoint, reached
+from app.core.metrics import mirror_pages_of
+from app.host.binding import UnreadableInstance
+from app.mirrors import runs
+from app.mirrors.answers import Recorder, keep_answers
+from app.mirrors.forgotten import Forgotten, read_forgotten
+from app.mirrors.mirrors import Mirrors, tables_for
+from app.mirrors.models import MirrorPartition
+from app.mirrors.pages import Reading, Traffic, commit_page
+from app.runtime import instances
+from app.runtime.calls import PluginCrashed, needs_auth, run
+from metagov_sdk import Page, PluginError, Retry, Unauthorized
+from metagov_sdk.provider import ProviderSpec, Walk
+from metagov_sdk.provider.cursors import Cursor
+
+MOST_ATTEMPTS = 8
+"""Tries of one page that fail for no reason that the platform names."""
+_PATIENCE = timedelta(hours=2)
+"""How long a platform may put a partition off with no page in between."""
+_PAGES_AT_A_TIME = 50
+"""After so many pages a partition goes back into the queue, and others have their turn."""
+_PAUSE = timedelta(seconds=30)
+
+_log = structlog.get_logger(__name__)
+
+
+async def sync_due(use: Mirrors, news: asyncio.Event | None = None) -> int:
+    """Read due partitions until none is in hand. Returns how many there were."""
+    claim = work.claiming(use.db, MirrorPartition, use.lease, pull=_take_marks)
+    return await work.drain(claim, lambda partition: _read(use, partition), limit=use.at_once, news=news)
+
+
+_MARKS = text("""
+DELETE FROM dirty_marks d
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM dirty_marks LIMIT 500 FOR UPDATE SKIP LOCKED))
+RETURNING instance_id, table_name, key
+""")
+# A row that is being looked up just now is looked up once more.
+_LOOK_UP = text("""
+INSERT INTO mirror_partitions AS p (id, instance_id, walk, key, next_at)
+SELECT id, instance_id, 'lookup:' || table_name, key, clock_timestamp()
+FROM unnest(CAST(:ids AS text[]), CAST(:instances AS text[]), CAST(:tables AS text[]), CAST(:keys AS text[]))
+    AS new(id, instance_id, table_name, key) ORDER BY instance_id, table_name, key
+ON CONFLICT (instance_id, walk, key) DO UPDATE SET
+    status = 'ok', again = p.lease_until IS NOT NULL, next_at = coalesce(p.next_at, excluded.next_at)
+""")
+
+
+async def _take_marks(session: AsyncSession) -> None:
+    """Rows that webhooks have marked become lookups that are due."""
+    marks = (await session.execute(_MARKS)).all()
+    if marks:
+        await session.execute(
+            _LOOK_UP,
+            {
+                "ids": new_ids("par", len(marks)),
+                "instances": [mark.instance_id for mark in marks],
+                "tables": [mark.table_name for mark in marks],
+                "keys": [mark.key for mark in marks],
+            },
+        )
+
+
+async def _read(use: Mirrors, partition: MirrorPartition) -> None:
+    """Read pages of a partition until it is at its end, has failed or others are to have their turn."""
+    found = await instances.by_id(use.db.pool, use.vault, partition.instance_id)
+    if found is None or found[0].deleted:
+        await _end(use, partition, "the instance was deleted")
+        return
+    instance, now = found
+    spec = use.spec(instance.plugin)
+    walk = spec and _walk_of(spec, partition.walk)
+    if spec is None or walk is None:
+        await _end(use, partition, "the plugin that is installed no longer has this walk")
+        return
+    waits_for = f"the instance is {instance.status}" if instance.status != "enabled" else await use.pending(spec.name)
+    if waits_for is not None:
+        await _rest(use, partition, waits_for)
+        return
+    cursor = Cursor.from_json(partition.cursor)
+    if partition.reading_since is None or cursor.open is None:
+        cursor = cursor.begin(walk, sweep=partition.sweep)
+        partition.reading_since = now
+        if walk.kind != "log" or partition.sweep:
+            partition.pass_number += 1
+    reading = Reading(partition, instance, spec, walk, cursor)
+    forgotten = await read_forgotten(use.db, use.vault, instance, spec)
+    try:
+        await _read_pages(use, reading, forgotten)
+    except (PluginError, PluginCrashed, UnreadableInstance) as error:
+        await _failed(use, reading, error)
+    else:
+        if partition.run_id is not None:
+            await runs.close_run(use, partition.run_id)
+
+
+def _walk_of(spec: ProviderSpec, name: str) -> Walk | None:
+    kind, _, table = name.partition(":")
+    return spec.lookup_of(table) if kind == "lookup" and table else spec.walks.get(name)
+
+
+async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten) -> None:
+    for number in range(_PAGES_AT_A_TIME):
+        page, recorder = await _fetch(use, reading, number)
+        page = forgotten.without(page)
+        recorder.leave_out(forgotten.accounts)
+        reached(KillPoint.PAGE_FETCHED)
+        try:
+            cursor = await _commit(use, reading, page, recorder)
+        except DBAPIError as error:
+            if is_away(error):
+                raise
+            # Never the page's text: the log is no place for it.
+            raise PluginCrashed(f"a page cannot be stored: {type(error.orig).__name__}") from error
+        reached(KillPoint.PAGE_COMMITTED)
+        mirror_pages_of(reading.spec.name, "done").inc()
+        if page.children:
+            use.wake.poke("mirrors")
+        if cursor.open is None:
+            return
+        reading = replace(reading, cursor=cursor)
+    async with use.db.begin() as session:
+        await work.finish(session, reading.partition, next_at=func.clock_timestamp())
+
+
+async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Recorder]:
+    """One page, by a fresh plugin object."""
+    partition, walk = reading.partition, reading.walk
+    now = await use.db.now() if number else partition.reading_since
+    assert now is not None
+    place = reading.cursor.place(walk, partition.key, partition.data)
+    plugin = use.host.bind(reading.instance, now=now, idempotency_key=f"mirror:{partition.id}:{partition.epoch}:{number}")
+    recorder = Recorder(place, keep=use.keep_answers)
+    recorder.listen(plugin)
+    call = getattr(reading.spec.cls(plugin), walk.name)(place)
+    try:
+        page = await run(call, seconds=use.timeout, what=f"the walk {walk.name}", instance=reading.instance)
+    except Exception:
+        partition.requests += recorder.requests
+        raise
+    if not isinstance(page, Page):
+        raise PluginCrashed(f"the walk {walk.name} returned {type(page).__name__}, and not a Page")
+    return page, recorder
+
+
+async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder) -> Cursor:
+    async with use.db.begin() as session:
+        traffic = Traffic(recorder.requests)
+        cursor = await commit_page(session, tables_for(reading.spec), reading, page, traffic, use.lease)
+        await keep_answers(session, reading, recorder)
+    return cursor
+
+
+async def _failed(use: Mirrors, reading: Reading, error: Exception) -> None:
+    """Again later, or failed for this run, which is then shown as failed."""
+    partition, instance = reading.partition, reading.instance
+    mirror_pages_of(reading.spec.name, "failed").inc()
+    reason = str(error)[:2000]
+    if isinstance(error, Unauthorized):
+        async with use.db.begin() as session:
+            await needs_auth(session, instance, error.reason)
+        await _rest(use, partition, reason)
+        return
+    values: dict[str, Any] = {
+        "error": reason,
+        "last_attempt_at": func.clock_timestamp(),
+        "requests": MirrorPartition.requests + 1,
+        "reading_since": partition.reading_since,
+        "progress_at": func.coalesce(MirrorPartition.progress_at, func.clock_timestamp()),
+    }
+    retry_in: timedelta | None = work.backoff(partition.attempt, most=300)
+    if isinstance(error, Retry) and error.after is not None:
+        retry_in = timedelta(seconds=error.after)
+        values |= {"waits": MirrorPartition.waits + 1}
+        stalled = await use.db.now() - (partition.progress_at or partition.reading_since or datetime.max) > _PATIENCE
+        values |= {"attempt": partition.attempt - 1}
+    else:
+        stalled = partition.attempt >= MOST_ATTEMPTS
+    if stalled or not isinstance(error, Retry):
+        retry_in = None
+        values |= {"status": "failed"}
+    async with use.db.begin() as session:
+        if not await work.fail(session, partition, retry_in=retry_in, **values):
+            raise work.LostLease
+    _log.warning(
+        "a page of a mirror failed",
+        plugin=instance.plugin,
+        instance=instance.id,
+        walk=partition.walk,
+        again=retry_in is not None,
+        reason=reason,
+    )
+    if retry_in is None and partition.run_id is not None:
+        await runs.close_run(use, partition.run_id)
+
+
+async def _rest(use: Mirrors, partition: MirrorPartition, reason: str) -> None:
+    """Later, when the instance or the tables are ready: no try is counted."""
+    async with use.db.begin() as session:
+        await work.fail(session, partition, retry_in=_PAUSE, attempt=partition.attempt - 1, error=reason)
+
+
+async def _end(use: Mirrors, partition: MirrorPartition, reason: str) -> None:
+    async with use.db.begin() as session:
+        await work.fail(session, partition, retry_in=None, status="failed", error=reason)
+    if partition.run_id is not None:
+        await runs.close_run(use, partition.run_id)
