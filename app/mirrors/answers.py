@@ -62,9 +62,7 @@ class Recorder:
         headers = {name: response.headers[name] for name in _HEADERS if name in response.headers}
         # The path alone: where the platform is, is the operator's setting.
         url = response.request.url.raw_path.decode()
-        self.answers.append(
-            Answered(response.request.method, url, response.status_code, headers, response.content)
-        )
+        self.answers.append(Answered(response.request.method, url, response.status_code, headers, response.content))
 
 
 _BODIES = text("""

@@ -38,7 +38,9 @@ class Forgotten:
         changed = {
             column.name: self.scrub(value)
             for column in row.columns
-            if not column.in_key and (value := getattr(row, column.name)) is not None and column.kind in ("text", "json")
+            if not column.in_key
+            and (value := getattr(row, column.name)) is not None
+            and column.kind in ("text", "json")
         }
         extra = self.scrub(row.extra)
         if extra == row.extra and all(getattr(row, name) == value for name, value in changed.items()):

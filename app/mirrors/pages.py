@@ -273,5 +273,3 @@ def _added(growth: Growth) -> Any:
         now = func.coalesce(MirrorPartition.rows[table].as_integer(), 0) + count
         counters = counters.op("||")(func.jsonb_build_object(table, now))
     return counters
-
-

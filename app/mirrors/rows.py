@@ -20,9 +20,7 @@ from metagov_sdk.provider import Key
 _AHEAD = timedelta(minutes=5)
 """How far a platform's clock may be ahead of ours before it is odd."""
 _LONGEST_KEY_BYTES = 2000
-_GONE = (
-    "status = 'gone', next_at = NULL, lease_until = NULL, epoch = p.epoch + 1, error = NULL, again = false, cursor = NULL"
-)
+_GONE = "status = 'gone', next_at = NULL, lease_until = NULL, epoch = p.epoch + 1, error = NULL, again = false, cursor = NULL"
 """With another epoch: whoever is reading it just now writes nothing more."""
 
 

@@ -41,9 +41,7 @@ async def ask_for_run(session: AsyncSession, instance: InstanceData, spec: Provi
     An incremental run that waits becomes a sweep when one is asked for. The first run of an instance is a sweep by
     nature, and gives it its schedule.
     """
-    await session.execute(
-        insert(Mirror).values(instance_id=instance.id, provider=spec.name).on_conflict_do_nothing()
-    )
+    await session.execute(insert(Mirror).values(instance_id=instance.id, provider=spec.name).on_conflict_do_nothing())
     # Whoever asks at the same time waits here.
     await session.execute(select(Mirror.instance_id).where(Mirror.instance_id == instance.id).with_for_update())
     open_runs = await session.scalars(
@@ -151,9 +149,7 @@ async def _schedule(session: AsyncSession, spec: ProviderSpec, instance_id: str,
     await session.execute(update(Mirror).where(Mirror.instance_id == instance_id).values(**values))
 
 
-async def _tell(
-    session: AsyncSession, instance: InstanceData, run_id: str, row: Any, failures: list[Failure]
-) -> None:
+async def _tell(session: AsyncSession, instance: InstanceData, run_id: str, row: Any, failures: list[Failure]) -> None:
     data = {
         "plugin": instance.plugin,
         "provider": instance.plugin,

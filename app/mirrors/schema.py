@@ -186,5 +186,9 @@ async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows
             f"FROM unnest(CAST(:instances AS text[]), {arrays}, CAST(:extras AS jsonb[])) "
             f"AS new(instance_id, {listed}, extra) WHERE t.instance_id = new.instance_id AND {matched}"
         ),
-        {"instances": instances, "extras": extras, **{f"v{place}": each for place, each in enumerate([*keys, *values])}},
+        {
+            "instances": instances,
+            "extras": extras,
+            **{f"v{place}": each for place, each in enumerate([*keys, *values])},
+        },
     )

@@ -58,7 +58,6 @@ def wire(status: MirrorStatus) -> MirrorOut:
             "provider": status.provider,
             "state": status.state,
             "tables": [{name: getattr(table, name) for name in TableOut.model_fields} for table in status.tables],
-            "progress": status.progress
-            and {name: getattr(status.progress, name) for name in ProgressOut.model_fields},
+            "progress": status.progress and {name: getattr(status.progress, name) for name in ProgressOut.model_fields},
         }
     )

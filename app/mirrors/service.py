@@ -22,9 +22,7 @@ async def find_instance(
     return instance, spec
 
 
-async def sync(
-    use: Mirrors, community_id: str, plugin: str, platform_id: str | None, *, sweep: bool
-) -> MirrorStatus:
+async def sync(use: Mirrors, community_id: str, plugin: str, platform_id: str | None, *, sweep: bool) -> MirrorStatus:
     """Have the platform read. Raises NotFound, and Conflict while it cannot be."""
     instance, spec = await find_instance(use, community_id, plugin, platform_id)
     if instance.status != "enabled":

@@ -44,7 +44,9 @@ _log = structlog.get_logger(__name__)
 async def sync_due(use: Mirrors, news: asyncio.Event | None = None) -> int:
     """Read due partitions until none is in hand. Returns how many there were."""
     claim = work.claiming(use.db, MirrorPartition, use.lease, pull=_take_marks)
-    return await work.drain(claim, lambda partition: _read(use, partition), limit=use.at_once, news=news)
+    # Rung by what this process finds itself, too: partitions turn up on the pages of others.
+    found = asyncio.Event() if news is None else news
+    return await work.drain(claim, lambda partition: _read(use, partition, found), limit=use.at_once, news=found)
 
 
 _MARKS = text("""
@@ -78,7 +80,7 @@ async def _take_marks(session: AsyncSession) -> None:
         )
 
 
-async def _read(use: Mirrors, partition: MirrorPartition) -> None:
+async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Event) -> None:
     """Read pages of a partition until it is at its end, has failed or others are to have their turn."""
     found = await instances.by_id(use.db.pool, use.vault, partition.instance_id)
     if found is None or found[0].deleted:
@@ -103,7 +105,7 @@ async def _read(use: Mirrors, partition: MirrorPartition) -> None:
     reading = Reading(partition, instance, spec, walk, cursor)
     forgotten = await read_forgotten(use.db, use.vault, instance, spec)
     try:
-        await _read_pages(use, reading, forgotten)
+        await _read_pages(use, reading, forgotten, found_more)
     except (PluginError, PluginCrashed, UnreadableInstance) as error:
         await _failed(use, reading, error)
     else:
@@ -116,7 +118,7 @@ def _walk_of(spec: ProviderSpec, name: str) -> Walk | None:
     return spec.lookup_of(table) if kind == "lookup" and table else spec.walks.get(name)
 
 
-async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten) -> None:
+async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, found_more: asyncio.Event) -> None:
     for number in range(_PAGES_AT_A_TIME):
         page, recorder = await _fetch(use, reading, number)
         page = forgotten.without(page)
@@ -132,7 +134,8 @@ async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten) -> N
         reached(KillPoint.PAGE_COMMITTED)
         mirror_pages_of(reading.spec.name, "done").inc()
         if page.children:
-            use.wake.poke("mirrors")
+            found_more.set()
+            use.wake.poke(runs.QUEUE)
         if cursor.open is None:
             return
         reading = replace(reading, cursor=cursor)
@@ -146,7 +149,9 @@ async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Rec
     now = await use.db.now() if number else partition.reading_since
     assert now is not None
     place = reading.cursor.place(walk, partition.key, partition.data)
-    plugin = use.host.bind(reading.instance, now=now, idempotency_key=f"mirror:{partition.id}:{partition.epoch}:{number}")
+    plugin = use.host.bind(
+        reading.instance, now=now, idempotency_key=f"mirror:{partition.id}:{partition.epoch}:{number}"
+    )
     recorder = Recorder(place, keep=use.keep_answers)
     recorder.listen(plugin)
     call = getattr(reading.spec.cls(plugin), walk.name)(place)

@@ -132,7 +132,9 @@ ON CONFLICT DO NOTHING
 
 async def _mark(session: AsyncSession, emissions: Sequence[Emission]) -> bool:
     """Note which rows of mirrors have changed. Whether there were any."""
-    marks = [(each.instance.id, mark) for each in emissions for mark in each.emitted.dirty if "\0" not in mark.partition]
+    marks = [
+        (each.instance.id, mark) for each in emissions for mark in each.emitted.dirty if "\0" not in mark.partition
+    ]
     if marks:
         await session.execute(
             _MARK,

@@ -18,7 +18,8 @@ from app.main import create_app
 from app.mirrors.mirrors import Mirrors
 from app.mirrors.schema import apply_schemas
 from app.mirrors.walking import sync_due
-from plugins.discord import manifest
+from metagov_sdk import Limit
+from plugins.discord import buckets, manifest
 from tests.conftest import Driver, make_settings
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.discord_world import Guild
@@ -30,8 +31,17 @@ from tests.support.databases import create_database, drop_database
 @pytest.fixture(scope="session")
 async def discord_server() -> AsyncIterator[FakeDiscord]:
     """Discord, for the whole session."""
-    async with FakeDiscord(enforce_limits=False) as fake:
+    async with FakeDiscord(pace=0.0005, enforce_limits=False) as fake:
         yield fake
+
+
+@pytest.fixture(autouse=True)
+def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin asks as fast as it can: what is tested is not its pace."""
+    fast = {"rate": 1e6, "per": 1.0, "burst": 10_000}
+    monkeypatch.setattr(buckets, "GLOBAL", Limit("global", **fast))
+    monkeypatch.setattr(buckets, "INVALID", Limit("invalid", **fast))
+    monkeypatch.setattr(buckets, "_INVALID_GUARD", Limit("invalid", **fast, cost=0))
 
 
 @pytest.fixture
@@ -40,6 +50,8 @@ def discord(discord_server: FakeDiscord) -> Iterator[FakeDiscord]:
     discord_server.reset()
     yield discord_server
     discord_server.watch = None
+    discord_server.guilds.clear()
+    discord_server.channels.clear()
 
 
 @pytest.fixture(scope="session")
@@ -118,11 +130,16 @@ class Mirrored:
         await self.work()
         return await self.status()
 
+    async def drain(self) -> None:
+        """What a worker does while there is something due."""
+        while await sync_due(self.use):
+            pass
+
     async def work(self, patience: float = 60) -> None:
         """Read until no run is under way and nothing is due."""
         async with asyncio.timeout(patience):
             while True:
-                await sync_due(self.use)
+                await self.drain()
                 if not await self.gateway.db.pool.fetchval(
                     "SELECT EXISTS (SELECT FROM mirror_runs WHERE finished_at IS NULL) "
                     "OR EXISTS (SELECT FROM mirror_partitions WHERE next_at IS NOT NULL) "
@@ -175,5 +192,3 @@ def own_app(discord: FakeDiscord, guild: Guild) -> dict[str, Any]:
     """The config of a community with an app of its own, which needs nobody's leave."""
     key = discord.interactions.public_key
     return {"guild_id": str(guild.id), "bot_token": discord.bot_token, "public_key": key}
-
-

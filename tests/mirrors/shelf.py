@@ -152,7 +152,9 @@ class ShelfMirror(DataProvider[ShelfPlugin]):
     async def liked(self, place: Place) -> Page:
         """Who likes a note."""
         SHELF.ask(f"likes {place.partition}")
-        return Page([Like.read({"note_id": place.partition, "who": who}) for who in SHELF.likes.get(place.partition, [])])
+        return Page(
+            [Like.read({"note_id": place.partition, "who": who}) for who in SHELF.likes.get(place.partition, [])]
+        )
 
     @lookup(Note)
     async def note(self, place: Place) -> Page:
