@@ -17,6 +17,7 @@ _COMMANDS = {
     "driver": "app.cli.driver",
     "instance": "app.cli.instance",
     "migrate": "app.cli.serve",
+    "mirror": "app.cli.mirror",
     "openapi": "app.cli.plugins",
     "plugin": "app.cli.plugins",
     "plugins": "app.cli.plugins",

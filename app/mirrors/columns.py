@@ -86,7 +86,7 @@ class Table:
         """Writes rows given as arrays, one statement however many; returns by how many live ones the table has grown.
 
         A row's `synced_at` is the time at which it got its present values. Parameters: c0, c1, …, extra, flags, and
-        instance, community, source, pass, now.
+        instance, community, source, pass, now, revive.
         """
         names = [quoted(column.name) for column in self.columns]
         arrays = ", ".join(f"CAST(:c{n} AS {_ARRAYS[column.kind]}[])" for n, column in enumerate(self.columns))
@@ -96,14 +96,15 @@ class Table:
         values = [*plain, "extra", "mirror_flags"]
         old = ", ".join(f"t.{name}" for name in values)
         fresh = ", ".join(f"excluded.{name}" for name in values)
-        changed = f"t.deleted_at IS NOT NULL OR ROW({old}) IS DISTINCT FROM ROW({fresh})"
+        changed = f"(CAST(:revive AS boolean) AND t.deleted_at IS NOT NULL) OR ROW({old}) IS DISTINCT FROM ROW({fresh})"
         return f"""
             WITH new AS MATERIALIZED (
                 SELECT * FROM unnest({arrays}, CAST(:extra AS jsonb[]), CAST(:flags AS jsonb[]))
                     AS new({", ".join(names)}, extra, mirror_flags)
             ), there AS MATERIALIZED (
-                SELECT count(*) AS live FROM new JOIN {self.sql} o ON o.instance_id = :instance AND {joined}
-                WHERE o.deleted_at IS NULL
+                SELECT count(*) FILTER (WHERE o.deleted_at IS NULL) AS live,
+                       count(*) FILTER (WHERE o.deleted_at IS NOT NULL) AS dead
+                FROM new JOIN {self.sql} o ON o.instance_id = :instance AND {joined}
             ), written AS (
                 INSERT INTO {self.sql} AS t (
                     instance_id, community_id, {", ".join(names)}, extra, mirror_flags,
@@ -118,9 +119,10 @@ class Table:
                     mirror_pass = CASE WHEN excluded.mirror_source IS NULL THEN t.mirror_pass
                                        ELSE excluded.mirror_pass END,
                     synced_at = CASE WHEN {changed} THEN excluded.synced_at ELSE t.synced_at END,
-                    deleted_at = NULL
+                    deleted_at = CASE WHEN CAST(:revive AS boolean) THEN NULL ELSE t.deleted_at END
             )
-            SELECT (SELECT count(*) FROM new) - there.live FROM there
+            SELECT (SELECT count(*) FROM new) - live - CASE WHEN CAST(:revive AS boolean) THEN 0 ELSE dead END
+            FROM there
         """  # noqa: S608 -- names checked when the plugin was loaded
 
     def create(self) -> list[str]:

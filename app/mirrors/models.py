@@ -1,4 +1,4 @@
-"""Mirrors of instances, their runs, and the partitions that are read; the tables of records are `app.mirrors.schema`'s."""
+"""Mirrors, their runs and the partitions that are read. The tables of records are made by `app.mirrors.schema`."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ async def commit_page(
     if not await work.extend(session, partition, lease):
         raise work.LostLease
     cursor = reading.cursor.advance(walk, page)
-    _check(reading.spec, walk, page)
+    check_page(reading.spec, walk, page)
     now = await current_time(session)
     growth = Growth()
     source = Source(reading.instance, partition.number, partition.pass_number, now)
@@ -77,8 +77,8 @@ async def commit_page(
     return cursor
 
 
-def _check(spec: ProviderSpec, walk: Walk, page: Page) -> None:
-    """A page of a plugin that does something else than it declares is the plugin's fault, and said to be."""
+def check_page(spec: ProviderSpec, walk: Walk, page: Page) -> None:
+    """A page of a plugin that does something else than it declares is the plugin's fault. Raises Rejected."""
     known = set(spec.records.values())
     strange = {type(row).__name__ for row in page.rows if type(row) not in known}
     strange |= {record.__name__ for record, _ in page.gone if record not in known}
@@ -225,12 +225,11 @@ async def _write_partition(
     session: AsyncSession, reading: Reading, cursor: Cursor, growth: Growth, traffic: Traffic
 ) -> None:
     """The row is locked by now, and ours. A partition that its own page has taken away stays gone."""
-    partition, opened = reading.partition, reading.cursor.open
-    assert opened is not None
+    partition = reading.partition
     values: dict[str, Any] = {
         "cursor": cursor.to_json(),
         "requests": MirrorPartition.requests + traffic.requests,
-        "rows": _added(growth),
+        "rows": add_growth(growth),
         "pass_number": partition.pass_number,
         "reading_since": partition.reading_since,
         "progress_at": func.clock_timestamp(),
@@ -266,7 +265,7 @@ def _was_whole(reading: Reading) -> bool:
     return not reading.cursor.spans.spans if reading.walk.newest_first else opened.low == ORIGIN
 
 
-def _added(growth: Growth) -> Any:
+def add_growth(growth: Growth) -> Any:
     """The counters with what the page has added to them."""
     counters: Any = MirrorPartition.rows
     for table, count in sorted(growth.rows.items()):

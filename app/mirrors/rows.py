@@ -13,14 +13,17 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.host.binding import InstanceData
-from app.mirrors.columns import Table, key_text, quoted
+from app.mirrors.columns import Table, quoted
 from metagov_sdk import Record
 from metagov_sdk.provider import Key
 
 _AHEAD = timedelta(minutes=5)
 """How far a platform's clock may be ahead of ours before it is odd."""
 _LONGEST_KEY_BYTES = 2000
-_GONE = "status = 'gone', next_at = NULL, lease_until = NULL, epoch = p.epoch + 1, error = NULL, again = false, cursor = NULL"
+_GONE = (
+    "status = 'gone', next_at = NULL, lease_until = NULL, epoch = p.epoch + 1, error = NULL, again = false, "
+    "cursor = NULL"
+)
 """With another epoch: whoever is reading it just now writes nothing more."""
 
 
@@ -48,11 +51,17 @@ class Growth:
 
 
 async def write_rows(
-    session: AsyncSession, tables: Mapping[str, Table], source: Source, rows: Iterable[Record], growth: Growth
+    session: AsyncSession,
+    tables: Mapping[str, Table],
+    source: Source,
+    rows: Iterable[Record],
+    growth: Growth,
+    *,
+    revive: bool = True,
 ) -> None:
     """Insert or update rows; of several with one key the last counts. Those without a usable key are kept as they are.
 
-    `growth` is added to.
+    `growth` is added to. `revive`: what is there as deleted is there again.
     """
     by_table: dict[str, dict[Key, Record]] = {}
     odd: list[Record] = []
@@ -66,7 +75,7 @@ async def write_rows(
         table = tables[name]
         written = list(by_table[name].values())
         parameters = _parameters(table, written, source, growth)
-        growth.add(name, (await session.execute(text(table.upsert), parameters)).scalar_one())
+        growth.add(name, (await session.execute(text(table.upsert), {**parameters, "revive": revive})).scalar_one())
     if odd:
         await _keep_oddities(session, source.instance.id, odd)
 
@@ -143,10 +152,8 @@ async def take_away_keys(
             for place, name_ in enumerate(table.record.key)
         )
         names = [quoted(each) for each in table.record.key]
-        where = (
-            f"({', '.join(f't.{each}' for each in names)}) IN "
-            f"(SELECT * FROM unnest({arrays}) AS gone({', '.join(names)}))"
-        )
+        mine, theirs = ", ".join(f"t.{each}" for each in names), ", ".join(names)
+        where = f"({mine}) IN (SELECT * FROM unnest({arrays}) AS gone({theirs}))"  # noqa: S608 -- our own names
         columns = {
             f"k{place}": [int(key[place]) if kinds[each] == "integer" else str(key[place]) for key in keys]
             for place, each in enumerate(table.record.key)
@@ -162,6 +169,15 @@ async def take_away_unseen(
     values = {"source": source.number, "pass": source.pass_number}
     for name in sorted(names):
         await _take_away(session, tables, tables[name], where, values, source, growth)
+
+
+async def take_away_unclaimed(
+    session: AsyncSession, tables: Mapping[str, Table], source: Source, before: datetime, growth: Growth
+) -> None:
+    """Tombstone what no partition has read, of what was there before a reading of everything began."""
+    for name in sorted(tables):
+        where = "t.mirror_source IS NULL AND t.first_seen < :before"
+        await _take_away(session, tables, tables[name], where, {"before": before}, source, growth)
 
 
 async def find_unseen(session: AsyncSession, table: Table, source: Source) -> list[Key]:
@@ -196,11 +212,11 @@ async def _take_away(
             FROM gone WHERE p.instance_id = :instance AND p.owner_table = :table AND p.owner_key = gone.key
               AND p.status <> 'gone' RETURNING p.number
         )
-        SELECT (SELECT count(*) FROM gone) AS count, (SELECT array_agg(number) FROM left_over) AS numbers
+        SELECT (SELECT count(*) FROM gone) AS taken, (SELECT array_agg(number) FROM left_over) AS numbers
     """  # noqa: S608 -- names checked when the plugin was loaded
     common = {"instance": source.instance.id, "now": source.now, "table": table.record.table}
     row = (await session.execute(text(statement), {**common, **values})).one()
-    growth.add(table.record.table, -row.count)
+    growth.add(table.record.table, -row.taken)
     if row.numbers:
         await take_away_partitions(session, tables, source, row.numbers, growth)
 
@@ -226,8 +242,8 @@ async def take_away_partitions(
         table = tables[name]
         statement = (
             f"WITH gone AS (UPDATE {table.sql} t SET deleted_at = :now, synced_at = :now "  # noqa: S608
-            "WHERE t.instance_id = :instance AND t.deleted_at IS NULL AND t.mirror_source = ANY(CAST(:below AS bigint[]))"
-            " RETURNING 1) SELECT count(*) FROM gone"
+            "WHERE t.instance_id = :instance AND t.deleted_at IS NULL "
+            "AND t.mirror_source = ANY(CAST(:below AS bigint[])) RETURNING 1) SELECT count(*) FROM gone"
         )
         values = {"instance": source.instance.id, "now": source.now, "below": list(below)}
         growth.add(name, -(await session.execute(text(statement), values)).scalar_one())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,12 +12,14 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import current_time
 from app.core.ids import new_id, new_ids
 from app.core.metrics import mirror_runs_of
 from app.events.service import core_event, record
 from app.host.binding import InstanceData
-from app.mirrors.mirrors import Mirrors
+from app.mirrors.mirrors import Mirrors, tables_for
 from app.mirrors.models import Mirror, MirrorPartition, MirrorRun
+from app.mirrors.rows import Growth, Source, take_away_unclaimed
 from app.runtime import instances
 from metagov_sdk.provider import ProviderSpec
 
@@ -118,6 +121,8 @@ async def close_run(use: Mirrors, run_id: str) -> None:
         spec = use.spec(found[0].plugin) if found else None
         if found is None or spec is None:
             return
+        if row.sweep and row.state == "completed":
+            await _drop_unclaimed(session, spec, found[0], row.started_at)
         await _schedule(session, spec, row.instance_id, row.sweep)
         await _tell(session, found[0], run_id, row, failures)
         waiting = await session.scalar(
@@ -128,6 +133,27 @@ async def close_run(use: Mirrors, run_id: str) -> None:
     mirror_runs_of(spec.name, row.state).inc()
     _log.info("mirror run over", instance=row.instance_id, provider=spec.name, state=row.state, sweep=row.sweep)
     use.wake.poke("deliveries", QUEUE)
+
+
+async def _drop_unclaimed(
+    session: AsyncSession, spec: ProviderSpec, instance: InstanceData, started_at: datetime
+) -> None:
+    """Rows of no partition, as those restored from an archive, that reading everything has not found."""
+    growth = Growth()
+    source = Source(instance, None, 0, await current_time(session))
+    await take_away_unclaimed(session, tables_for(spec), source, started_at, growth)
+    if growth.rows:
+        await session.execute(
+            _COUNT, {"instance": instance.id, "walk": spec.roots[0].name, "rows": json.dumps(growth.rows)}
+        )
+
+
+_COUNT = text("""
+UPDATE mirror_partitions p SET rows = p.rows || (
+    SELECT jsonb_object_agg(key, coalesce((p.rows ->> key)::bigint, 0) + value::bigint)
+    FROM jsonb_each_text(CAST(:rows AS jsonb)))
+WHERE p.instance_id = :instance AND p.walk = :walk AND p.key = ''
+""")
 
 
 async def find_failures(session: AsyncSession, run_id: str) -> list[Failure]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from sqlalchemy import select, text, update
+from sqlalchemy import RowMapping, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -158,7 +158,7 @@ def _typed(table: Table) -> str:
     return ", ".join(f"{quoted(name)} {kinds.get(name, TYPES['text'])}" for name in ("instance_id", *table.record.key))
 
 
-async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows: Iterable[RowMapping]) -> None:
     """What was kept is read as the record reads it now: a value that does not fit stays where it is."""
     columns = {column.name: column for column in table.columns}
     instances: list[str] = []
@@ -166,7 +166,7 @@ async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows
     values: list[list[Any]] = [[] for _ in names]
     extras: list[str] = []
     for row in rows:
-        read = table.record.read(row["extra"])
+        read = table.record.read(json.loads(row["extra"]))
         for place, name in enumerate(names):
             value = getattr(read, name)
             values[place].append(json.dumps(value) if columns[name].kind == "json" and value is not None else value)

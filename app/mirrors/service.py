@@ -41,3 +41,18 @@ async def status(use: Mirrors, community_id: str, plugin: str, platform_id: str 
     instance, spec = await find_instance(use, community_id, plugin, platform_id)
     async with use.db.begin() as session:
         return await read_status(session, instance.id, spec)
+
+
+async def find_instances(use: Mirrors, plugin: str, community: str | None) -> list[InstanceData]:
+    """A plugin's instances, disabled ones too: of one community by its slug, or of all. Raises NotFound for none."""
+    rows = await use.db.pool.fetch(
+        "SELECT i.id FROM instances i JOIN communities c ON c.id = i.community_id "
+        "WHERE i.plugin = $1 AND ($2::text IS NULL OR c.slug = $2) ORDER BY i.id",
+        plugin,
+        community,
+    )
+    found, _ = await instances.by_ids(use.db.pool, use.vault, [row["id"] for row in rows])
+    if not found:
+        where = "" if community is None else f" in a community with the slug {community!r}"
+        raise NotFound(f"there is no instance of {plugin!r}{where}")
+    return [found[row["id"]] for row in rows if row["id"] in found]

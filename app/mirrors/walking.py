@@ -88,7 +88,7 @@ async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Ev
         return
     instance, now = found
     spec = use.spec(instance.plugin)
-    walk = spec and _walk_of(spec, partition.walk)
+    walk = find_walk(spec, partition.walk) if spec else None
     if spec is None or walk is None:
         await _end(use, partition, "the plugin that is installed no longer has this walk")
         return
@@ -113,7 +113,8 @@ async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Ev
             await runs.close_run(use, partition.run_id)
 
 
-def _walk_of(spec: ProviderSpec, name: str) -> Walk | None:
+def find_walk(spec: ProviderSpec, name: str) -> Walk | None:
+    """The walk of a partition; lookups are named by their table."""
     kind, _, table = name.partition(":")
     return spec.lookup_of(table) if kind == "lookup" and table else spec.walks.get(name)
 
@@ -146,8 +147,7 @@ async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, foun
 async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Recorder]:
     """One page, by a fresh plugin object."""
     partition, walk = reading.partition, reading.walk
-    now = await use.db.now() if number else partition.reading_since
-    assert now is not None
+    now = await use.db.now()
     place = reading.cursor.place(walk, partition.key, partition.data)
     plugin = use.host.bind(
         reading.instance, now=now, idempotency_key=f"mirror:{partition.id}:{partition.epoch}:{number}"

@@ -44,6 +44,13 @@ class Cursor:
         opened = stored["open"]
         return cls(Spans.of((low, high) for low, high in stored["spans"]), opened and Open(*opened))
 
+    @property
+    def opened(self) -> Open:
+        """What is being read. Raises RuntimeError before `begin`."""
+        if self.open is None:
+            raise RuntimeError("nothing is being read: begin comes first")
+        return self.open
+
     def begin(self, walk: Walk, *, sweep: bool) -> Cursor:
         """At the start of reading a partition. What an earlier run has left open stays an island of what is known.
 
@@ -62,8 +69,7 @@ class Cursor:
 
     def place(self, walk: Walk, partition: str, data: JsonValue) -> Place:
         """What the next page is asked for with."""
-        opened = self.open
-        assert opened is not None, "begin comes first"
+        opened = self.opened
         if walk.kind != "log":
             return Place(partition, data, opened.token, sweep=opened.sweep)
         if walk.newest_first:
@@ -75,8 +81,7 @@ class Cursor:
 
         Raises Rejected when the platform's pages lead nowhere.
         """
-        opened = self.open
-        assert opened is not None, "begin comes first"
+        opened = self.opened
         if walk.kind != "log":
             if page.next is None:
                 return replace(self, open=None)
@@ -89,10 +94,9 @@ class Cursor:
         return self._forth(opened, page, positions)
 
     def _forth(self, opened: Open, page: Page, positions: Sequence[int]) -> Cursor:
-        assert opened.low is not None
-        assert opened.high is not None
-        high = max([opened.high, *positions])
-        spans = self.spans.add(Span(opened.low, high))
+        low = ORIGIN if opened.low is None else opened.low
+        high = max([low if opened.high is None else opened.high, *positions])
+        spans = self.spans.add(Span(low, high))
         if page.next is None:
             return Cursor(spans)
         token = None if page.next is True else page.next
@@ -117,10 +121,9 @@ class Cursor:
 
 def _positions(walk: Walk, rows: Sequence[Record]) -> list[int]:
     """Those of the rows of the walk's own table that have one; a row that is odd has none."""
-    assert walk.position is not None
     found = []
     for row in rows:
-        if isinstance(row, walk.records[0]):
+        if walk.position is not None and isinstance(row, walk.records[0]):
             try:
                 position = walk.position(row)
             except (TypeError, ValueError, OverflowError):

@@ -37,7 +37,7 @@ _RESERVED = frozenset({"instance_id", "community_id", "extra", "first_seen", "sy
 
 
 def at(*path: str) -> Any:
-    """Where in the platform's object a field is, if not under its own name: `author_id: str | None = at("author", "id")`."""
+    """Where the platform has a field that it does not call by its name, as `owner: str | None = at("user", "id")` does."""
     return FieldInfo(default=None, json_schema_extra={"path": list(path)})
 
 
@@ -135,7 +135,7 @@ class Record(Model):
             flags.append("text:extra")
         row._extra = extra
         row._flags = tuple(flags)
-        return row
+        return typing.cast("Self", row)
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -171,6 +171,7 @@ class Record(Model):
             description = cls.model_fields[column.name].description
             properties[column.name] = {**shape, **({"description": description} if description else {})}
         properties["extra"] = {"type": "object"}
+        properties["mirror_flags"] = {"type": ["array", "null"], "items": {"type": "string"}}
         properties["deleted_at"] = {"type": ["string", "null"], "format": "date-time"}
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -217,7 +218,7 @@ def _read_text(value: Any) -> tuple[Any, str | None]:
     if not isinstance(value, str):
         # An id that a platform writes as a number today is still the id.
         return (str(value), "type") if isinstance(value, int) and not isinstance(value, bool) else (None, "type")
-    if "\0" in value or not value.isascii() and _LONE_SURROGATE.search(value):
+    if "\0" in value or (not value.isascii() and _LONE_SURROGATE.search(value)):
         return _LONE_SURROGATE.sub("\ufffd", value.replace("\0", "\ufffd")), "text"
     return value, "huge" if len(value) > HUGE else None
 

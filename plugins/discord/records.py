@@ -60,8 +60,10 @@ class ThreadRecord(Record):
 
     table = "thread"
     key = ("id",)
-    ignored = ("last_message_id", "last_pin_timestamp", "guild_id", "message_count", "total_message_sent")
-    ignored += ("member_count", "member")
+    ignored = (
+        *("last_message_id", "last_pin_timestamp", "guild_id"),
+        *("message_count", "total_message_sent", "member_count", "member"),
+    )
     people = ("owner_id",)
 
     id: str
@@ -101,8 +103,10 @@ class MessageRecord(Record):
     partition = "channel_id"
     time = "timestamp"
     # Mentions and reactions are tables; links to attachments and previews are signed anew each time they are read.
-    ignored = ("author", "member", "mentions", "reactions", "attachments", "embeds", "referenced_message", "thread")
-    ignored += ("guild_id", "resolved")
+    ignored = (
+        *("author", "member", "mentions", "reactions", "attachments", "embeds"),
+        *("referenced_message", "thread", "guild_id", "resolved"),
+    )
     people = ("author_id",)
 
     id: str

@@ -38,10 +38,9 @@ async def discord_server() -> AsyncIterator[FakeDiscord]:
 @pytest.fixture(autouse=True)
 def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin asks as fast as it can: what is tested is not its pace."""
-    fast = {"rate": 1e6, "per": 1.0, "burst": 10_000}
-    monkeypatch.setattr(buckets, "GLOBAL", Limit("global", **fast))
-    monkeypatch.setattr(buckets, "INVALID", Limit("invalid", **fast))
-    monkeypatch.setattr(buckets, "_INVALID_GUARD", Limit("invalid", **fast, cost=0))
+    monkeypatch.setattr(buckets, "GLOBAL", Limit("global", rate=1e6, per=1, burst=10_000))
+    monkeypatch.setattr(buckets, "INVALID", Limit("invalid", rate=1e6, per=1, burst=10_000))
+    monkeypatch.setattr(buckets, "_INVALID_GUARD", Limit("invalid", rate=1e6, per=1, burst=10_000, cost=0))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
@@ -35,8 +34,8 @@ PLACES = (1, 2, 3, 5, 8, 13, 21, 34)
 """Requests at which a run is cut off, whichever they are; besides, at the first and the second of every kind."""
 
 
-async def cut_off(mirror: Mirrored, discord: FakeDiscord, town: Town, at: Callable[[str, int], bool]) -> bool:
-    """Work until a request for which `at(kind, number)` holds is under way, and no further. Whether there was one.
+async def cut_off(mirror: Mirrored, discord: FakeDiscord, town: Town, at: tuple[str, int]) -> bool:
+    """Work until the `at[1]`-th request of the kind `at[0]` is under way, and no further. Whether there was one.
 
     Meanwhile things happen on the platform.
     """
@@ -48,7 +47,7 @@ async def cut_off(mirror: Mirrored, discord: FakeDiscord, town: Town, at: Callab
         heard.update([kind, "any"])
         if heard["any"] % 7 == 0:
             town.happen(1)
-        if at(kind, heard[kind]) or at("any", heard["any"]):
+        if at in ((kind, heard[kind]), ("any", heard["any"])):
             there.set()
 
     discord.watch = watch
@@ -85,7 +84,7 @@ async def test_cut_off_at_every_kind_of_request(mirror: Mirrored, discord: FakeD
         if private.id in town.guild.channels:
             private.archived = not private.archived
         await mirror.ask(sweep=sweep)
-        if not await cut_off(mirror, discord, town, lambda kind_, number_: (kind_, number_) == (kind, number)):
+        if not await cut_off(mirror, discord, town, (kind, number)):
             missed.append((kind, number))
     await mirror.work()
     await mirror.sync(sweep=True)

@@ -1,0 +1,242 @@
+"""A mirror's tables for whoever reads them whole, and for what fills them whole: the two sides that archives know."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.db import Database
+from app.core.ids import new_id
+from app.host.binding import InstanceData
+from app.mirrors.columns import Table, quoted
+from app.mirrors.mirrors import tables_for
+from app.mirrors.status import read_status
+from metagov_sdk.provider import ProviderSpec
+
+_BATCH = 2000
+_MONTH = "to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM') COLLATE \"C\""
+
+
+class Part(NamedTuple):
+    """Rows of one table that belong together: of one parent (as text) and one calendar month, `2026-01`."""
+
+    partition: str | None
+    period: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """A table: its full name (`discord.message`), the JSON Schema of its rows, and how far it is known."""
+
+    name: str
+    json_schema: Mapping[str, Any]
+    key: tuple[str, ...]
+    partition: str | None = None
+    time: str | None = None
+    synced_at: datetime | None = None
+    complete_through: datetime | None = None
+
+
+class MirrorSource:
+    """One instance's mirror as it is at one moment: every call sees the same rows. Made by `open_source`."""
+
+    def __init__(self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec) -> None:
+        self._connection = connection
+        self._instance = instance
+        self._spec = spec
+        self._tables = {table.name: table for table in tables_for(spec).values()}
+        self.provider = spec.name
+        self.community = instance.community
+        self.infos: Sequence[TableInfo] = ()
+
+    async def tables(self) -> Sequence[TableInfo]:
+        """All tables, also empty ones."""
+        return self.infos
+
+    async def marks(self, table: TableInfo) -> Mapping[Part, str]:
+        """For each part a text that differs when any row of the part does: how many rows, and when each last changed.
+
+        Of all the times their sum, and not the greatest: of two pages written at once, either may be committed first.
+        """
+        found = self._tables[table.name]
+        partition, month = _parts(found)
+        rows = await self._connection.execute(
+            text(
+                f"SELECT {partition} AS part, {month} AS period, count(*) || ':' || "  # noqa: S608
+                "sum(CAST(extract(epoch FROM t.synced_at) * 1000000 AS bigint)) AS mark "
+                f"FROM {found.sql} t WHERE t.instance_id = :instance GROUP BY 1, 2"
+            ),
+            {"instance": self._instance.id},
+        )
+        return {Part(row.part, row.period): row.mark for row in rows}
+
+    async def rows(
+        self, table: TableInfo, without: Collection[Part] = ()
+    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """The rows, many at a time, in the order of (partition, month, key), without those of some parts.
+
+        Rows are their own columns, `extra`, `mirror_flags`, `synced_at` and `deleted_at`. What is held is one batch.
+        """
+        found = self._tables[table.name]
+        partition, month = _parts(found)
+        keys = ", ".join(f"t.{quoted(name)}" for name in found.record.key)
+        columns = ", ".join(f"t.{quoted(column.name)}" for column in found.columns)
+        skipped = ""
+        if without:
+            skipped = (
+                "AND NOT EXISTS ("  # noqa: S608 -- names checked when the plugin was loaded
+                "SELECT FROM unnest(CAST(:parts AS text[]), CAST(:periods AS text[])) AS w(part, period) "
+                f"WHERE w.part IS NOT DISTINCT FROM {partition} AND w.period IS NOT DISTINCT FROM {month})"
+            )
+        statement = text(
+            f"SELECT {columns}, t.extra, t.mirror_flags, t.synced_at, t.deleted_at FROM {found.sql} t "  # noqa: S608
+            f"WHERE t.instance_id = :instance {skipped} "
+            f"ORDER BY {partition} NULLS FIRST, {month} NULLS FIRST, {keys}"
+        )
+        values: dict[str, Any] = {"instance": self._instance.id}
+        if without:
+            values |= {"parts": [part.partition for part in without], "periods": [part.period for part in without]}
+        streamed = await self._connection.stream(statement, values, execution_options={"yield_per": _BATCH})
+        names = {column.name for column in found.columns if column.kind == "json"} | {"extra", "mirror_flags"}
+        async for batch in streamed.mappings().partitions(_BATCH):
+            yield [{name: _parsed(value) if name in names else value for name, value in row.items()} for row in batch]
+
+
+@contextlib.asynccontextmanager
+async def open_source(db: Database, instance: InstanceData, spec: ProviderSpec) -> AsyncIterator[MirrorSource]:
+    """The mirror as it is now, for as long as the block lasts."""
+    async with db.begin() as session:
+        status = await read_status(session, instance.id, spec)
+    async with db.engine.connect() as plain:
+        connection = await plain.execution_options(isolation_level="REPEATABLE READ")
+        # Reading all of a large mirror takes its time, and so does what is done with each batch.
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        source = MirrorSource(connection, instance, spec)
+        source.infos = [
+            TableInfo(
+                name=table.name,
+                json_schema=table.record.json_schema(),
+                key=table.record.key,
+                partition=table.record.partition,
+                time=table.record.time,
+                synced_at=stands.last_success_at,
+                complete_through=stands.complete_through,
+            )
+            for table, stands in zip(tables_for(spec).values(), status.tables, strict=True)
+        ]
+        yield source
+
+
+def _parts(table: Table) -> tuple[str, str]:
+    record = table.record
+    partition = 'CAST(NULL AS text) COLLATE "C"'
+    month = partition
+    if record.partition is not None:
+        partition = f't.{quoted(record.partition)}::text COLLATE "C"'
+    if record.time is not None:
+        month = _MONTH.format(time=f"t.{quoted(record.time)}")
+    return partition, month
+
+
+def _parsed(value: Any) -> Any:
+    """A text statement's JSON comes as text, or as a value, by the driver's codec."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class MirrorSink:
+    """Fills an instance's tables from elsewhere, in one transaction. Made by `open_sink`."""
+
+    def __init__(self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec) -> None:
+        self._connection = connection
+        self._instance = instance
+        self._spec = spec
+        self._tables = {table.name: table for table in tables_for(spec).values()}
+        self._counts: dict[str, int] = {}
+        self._now: datetime | None = None
+        self.finished = False
+
+    async def begin(self, tables: Sequence[TableInfo]) -> None:
+        """What the instance had in these tables goes. Raises KeyError for a table that the plugin does not have."""
+        self._now = (await self._connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        for info in tables:
+            table = self._tables[info.name]
+            await self._connection.execute(
+                text(f"DELETE FROM {table.sql} WHERE instance_id = :instance"),  # noqa: S608
+                {"instance": self._instance.id},
+            )
+
+    async def write(self, table: TableInfo, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take rows; a column that they do not have is null."""
+        found = self._tables[table.name]
+        json_columns = {column.name for column in found.columns if column.kind == "json"} | {"extra", "mirror_flags"}
+        own = [column.name for column in found.columns]
+        names = [*own, "extra", "mirror_flags", "deleted_at"]
+        records = [
+            (
+                self._instance.id,
+                self._instance.community_id,
+                0,
+                self._now,
+                row.get("synced_at") or self._now,
+                *(_written(row.get(name), name, name in json_columns) for name in names),
+            )
+            for row in rows
+        ]
+        raw = await self._connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+        schema, _, short = found.sql.replace('"', "").partition(".")
+        await driver.copy_records_to_table(
+            short,
+            schema_name=schema,
+            columns=["instance_id", "community_id", "mirror_pass", "first_seen", "synced_at", *names],
+            records=records,
+        )
+        live = sum(row.get("deleted_at") is None for row in rows)
+        self._counts[found.record.table] = self._counts.get(found.record.table, 0) + live
+
+    async def finish(self) -> None:
+        """Keep them. The next sweep finds out which of them the platform still has."""
+        await self._connection.execute(
+            text("DELETE FROM mirror_partitions WHERE instance_id = :instance"), {"instance": self._instance.id}
+        )
+        await self._connection.execute(
+            text(
+                "INSERT INTO mirror_partitions (id, instance_id, walk, key, next_at, rows) "
+                "VALUES (:id, :instance, :walk, '', NULL, CAST(:rows AS jsonb))"
+            ),
+            {
+                "id": new_id("par"),
+                "instance": self._instance.id,
+                "walk": self._spec.roots[0].name,
+                "rows": json.dumps(self._counts),
+            },
+        )
+        self.finished = True
+
+
+@contextlib.asynccontextmanager
+async def open_sink(db: Database, instance: InstanceData, spec: ProviderSpec) -> AsyncIterator[MirrorSink]:
+    """A sink into an instance's tables; nothing changes there unless it is finished."""
+    async with db.engine.connect() as connection, connection.begin() as transaction:
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        sink = MirrorSink(connection, instance, spec)
+        yield sink
+        if not sink.finished:
+            await transaction.rollback()
+
+
+def _written(value: Any, name: str, is_json: bool) -> Any:
+    if not is_json:
+        return value
+    if value is None:
+        return "{}" if name == "extra" else None
+    return json.dumps(value, ensure_ascii=False)
