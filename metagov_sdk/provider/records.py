@@ -37,7 +37,7 @@ _RESERVED = frozenset({"instance_id", "community_id", "extra", "first_seen", "sy
 
 
 def at(*path: str) -> Any:
-    """Where the platform has a field that it does not call by its name, as `owner: str | None = at("user", "id")` does."""
+    """A path into the platform's object, for a field that it calls otherwise. Names from the top, one per level."""
     return FieldInfo(default=None, json_schema_extra={"path": list(path)})
 
 
@@ -98,7 +98,9 @@ class Record(Model):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.columns = _columns(cls)
-        cls._steps = tuple(_Step(column, _READERS[column.kind]) for column in cls.columns)
+        cls._steps = tuple(
+            _Step(column, _reader(column, cls.model_fields[column.name].annotation)) for column in cls.columns
+        )
         cls._known = frozenset(column.path[0] for column in cls.columns) | set(cls.ignored)
 
     @classmethod
@@ -268,6 +270,11 @@ _READERS: dict[str, Callable[[Any], tuple[Any, str | None]]] = {
     "time": _read_time,
     "json": _read_json,
 }
+
+
+def _reader(column: Column, annotation: Any) -> Callable[[Any], tuple[Any, str | None]]:
+    kinds = [typing.get_origin(part) or part for part in typing.get_args(annotation)]
+    return _read_texts if list in kinds else _READERS[column.kind]
 
 
 def _storable(value: Any) -> tuple[Any, bool]:
