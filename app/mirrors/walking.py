@@ -32,6 +32,8 @@ from metagov_sdk.provider.cursors import Cursor
 
 MOST_ATTEMPTS = 8
 """Tries of one page that fail for no reason that the platform names."""
+_MOST_CLAIMS = 20
+"""How often a partition is taken up with no page in between, whatever ends the workers that do."""
 _PATIENCE = timedelta(hours=2)
 """How long a platform may put a partition off with no page in between."""
 _PAGES_AT_A_TIME = 50
@@ -95,6 +97,9 @@ async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Ev
     waits_for = f"the instance is {instance.status}" if instance.status != "enabled" else await use.pending(spec.name)
     if waits_for is not None:
         await _rest(use, partition, waits_for)
+        return
+    if partition.attempt > _MOST_CLAIMS:
+        await _end(use, partition, "its next page could not be read or stored; the gateway's log names the reason")
         return
     cursor = Cursor.from_json(partition.cursor)
     if partition.reading_since is None or cursor.open is None:

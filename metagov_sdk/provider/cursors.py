@@ -128,6 +128,6 @@ def _positions(walk: Walk, rows: Sequence[Record]) -> list[int]:
                 position = walk.position(row)
             except (TypeError, ValueError, OverflowError):
                 continue
-            if ORIGIN < position < 2**63:
+            if isinstance(position, int) and ORIGIN < position < 2**63:
                 found.append(position)
     return found
