@@ -172,8 +172,7 @@ def _scrubbed(value: Any, is_json: bool, forgotten: Forgotten) -> Any:
         return None
     if not is_json:
         return forgotten.scrub(value)
-    parsed = json.loads(value) if isinstance(value, str) else value
-    return json.dumps(forgotten.scrub(parsed), ensure_ascii=False)
+    return json.dumps(forgotten.scrub(value), ensure_ascii=False)
 
 
 # As a whole value in quotes: what stands in JSON as a text of its own.

@@ -166,7 +166,7 @@ async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows
     values: list[list[Any]] = [[] for _ in names]
     extras: list[str] = []
     for row in rows:
-        read = table.record.read(json.loads(row["extra"]))
+        read = table.record.read(row["extra"])
         for place, name in enumerate(names):
             value = getattr(read, name)
             values[place].append(json.dumps(value) if columns[name].kind == "json" and value is not None else value)

@@ -104,9 +104,8 @@ class MirrorSource:
         if without:
             values |= {"parts": [part.partition for part in without], "periods": [part.period for part in without]}
         streamed = await self._connection.stream(statement, values, execution_options={"yield_per": _BATCH})
-        names = {column.name for column in found.columns if column.kind == "json"} | {"extra", "mirror_flags"}
         async for batch in streamed.mappings().partitions(_BATCH):
-            yield [{name: _parsed(value) if name in names else value for name, value in row.items()} for row in batch]
+            yield [dict(row) for row in batch]
 
 
 @contextlib.asynccontextmanager
@@ -144,11 +143,6 @@ def _parts(table: Table) -> tuple[str, str]:
     if record.time is not None:
         month = _MONTH.format(time=f"t.{quoted(record.time)}")
     return partition, month
-
-
-def _parsed(value: Any) -> Any:
-    """A text statement's JSON comes as text, or as a value, by the driver's codec."""
-    return json.loads(value) if isinstance(value, str) else value
 
 
 class MirrorSink:

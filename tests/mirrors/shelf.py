@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from pydantic import JsonValue
+
 from metagov_sdk import (
     Child,
     Config,
@@ -86,6 +88,7 @@ class Note(Record):
     written_at: datetime | None
     tags: list[str] | None
     draft: bool | None
+    mood: JsonValue
 
 
 class Like(Record):

@@ -77,11 +77,13 @@ async def test_a_part_has_another_mark_when_any_row_of_it_changed(books: Mirrore
 
 async def test_a_mirror_that_is_filled_from_another_is_equal_and_swept_like_one(books: Mirrored) -> None:
     fill(2)
-    SHELF.notes["b0"].append({"id": 50, "text": "odd", "tags": "wrong", "new": [1, None]})
+    SHELF.notes["b0"].append({"id": 50, "text": "odd", "tags": "wrong", "new": [1, None], "mood": "7"})
     await books.sync()
     del SHELF.notes["b0"][1]
     await books.sync(sweep=True)
     before = await read_all(books)
+    (odd,) = [row for row in before["shelf.note"] if row["id"] == 50]
+    assert (odd["mood"], odd["extra"], odd["mirror_flags"]) == ("7", {"new": [1, None], "tags": "wrong"}, ["type:tags"])
     instance, spec = await found(books)
     async with open_source(books.gateway.db, instance, spec) as source:
         infos: list[TableInfo] = list(await source.tables())
@@ -111,10 +113,14 @@ async def test_what_is_not_finished_changes_nothing(books: Mirrored) -> None:
     instance, spec = await found(books)
     async with open_source(books.gateway.db, instance, spec) as source:
         infos = list(await source.tables())
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with open_sink(books.gateway.db, instance, spec) as sink:
             await sink.begin(infos)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with open_sink(books.gateway.db, instance, spec) as sink:
         await sink.begin(infos)
     assert await read_all(books) == before
