@@ -39,8 +39,6 @@ class KillPoint(Enum):
     FOLD_WRITTEN = "signals are applied, the step and its event written; nothing of it is committed"
     FOLD_COMMITTED = "the step is committed with its event and effects; nothing has been woken or rendered"
     RENDER_DONE = "the platform shows the newest state; the database still says that it does not"
-    PAGE_FETCHED = "the platform has answered a page's requests; nothing of the page is written"
-    PAGE_COMMITTED = "the page's rows and the cursor are committed; the next page has not been asked for"
     EFFECT_CLAIMED = "the effect's lease is committed; nothing has been performed"
     EFFECT_PERFORMED = "the platform has performed the effect; the database does not say so"
     RECOVER_WRITTEN = "the failed deliveries are due again, and not committed"

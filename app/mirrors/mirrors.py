@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cache
 
 from app.core.crypto import Vault
@@ -33,11 +32,6 @@ class Mirrors:
     """Whether answers of platforms are kept, for `metagov mirror replay`."""
     _pending: dict[str, str] = field(default_factory=dict)
     _looked_at: float = -_SCHEMA_SECONDS
-
-    @property
-    def lease(self) -> timedelta:
-        """Longer than a page may take."""
-        return timedelta(seconds=self.timeout + 15)
 
     def specs(self) -> list[ProviderSpec]:
         """The providers of the plugins that are installed."""

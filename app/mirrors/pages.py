@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, text, update
@@ -48,7 +47,6 @@ async def commit_page(
     reading: Reading,
     page: Page,
     traffic: Traffic,
-    lease: timedelta,
 ) -> Cursor:
     """Write a page. The partition is finished when the cursor that is returned is no longer open.
 
@@ -56,7 +54,7 @@ async def commit_page(
     either way the transaction is to be undone.
     """
     partition, walk = reading.partition, reading.walk
-    if not await work.extend(session, partition, lease):
+    if not await work.extend(session, partition, work.LEASE):
         raise work.LostLease
     cursor = reading.cursor.advance(walk, page)
     check_page(reading.spec, walk, page)

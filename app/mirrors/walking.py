@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import work
 from app.core.db import is_away
 from app.core.ids import new_ids
-from app.core.killpoints import KillPoint, reached
 from app.core.metrics import mirror_pages_of
 from app.host.binding import UnreadableInstance
 from app.mirrors import runs
@@ -45,10 +44,16 @@ _log = structlog.get_logger(__name__)
 
 async def sync_due(use: Mirrors, news: asyncio.Event | None = None) -> int:
     """Read due partitions until none is in hand. Returns how many there were."""
-    claim = work.claiming(use.db, MirrorPartition, use.lease, pull=_take_marks)
+    claim = work.claiming(use.db, MirrorPartition, work.LEASE, pull=_take_marks)
     # Rung by what this process finds itself, too: partitions turn up on the pages of others.
     found = asyncio.Event() if news is None else news
-    return await work.drain(claim, lambda partition: _read(use, partition, found), limit=use.at_once, news=found)
+    return await work.drain(
+        claim,
+        lambda partition: _read(use, partition, found),
+        limit=use.at_once,
+        news=found,
+        keep=work.keeping(use.db, MirrorPartition),
+    )
 
 
 _MARKS = text("""
@@ -129,7 +134,6 @@ async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, foun
         page, recorder = await _fetch(use, reading, number)
         page = forgotten.without(page)
         recorder.leave_out(forgotten.accounts)
-        reached(KillPoint.PAGE_FETCHED)
         try:
             cursor = await _commit(use, reading, page, recorder)
         except DBAPIError as error:
@@ -137,7 +141,6 @@ async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, foun
                 raise
             # Never the page's text: the log is no place for it.
             raise PluginCrashed(f"a page cannot be stored: {type(error.orig).__name__}") from error
-        reached(KillPoint.PAGE_COMMITTED)
         mirror_pages_of(reading.spec.name, "done").inc()
         if page.children:
             found_more.set()
@@ -173,7 +176,7 @@ async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Rec
 async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder) -> Cursor:
     async with use.db.begin() as session:
         traffic = Traffic(recorder.requests)
-        cursor = await commit_page(session, tables_for(reading.spec), reading, page, traffic, use.lease)
+        cursor = await commit_page(session, tables_for(reading.spec), reading, page, traffic)
         await keep_answers(session, reading, recorder)
     return cursor
 

@@ -55,7 +55,7 @@ def test_fields_are_read_from_where_they_are() -> None:
 
 def test_what_does_not_fit_stays_in_extra_and_is_flagged() -> None:
     row = Post.read({"id": "p1", "likes": "many", "hidden": 1, "written": "yesterday", "tags": "a", "topic": ["t"]})
-    assert row.likes is row.hidden is row.written is row.tags is row.topic is None
+    assert [row.likes, row.hidden, row.written, row.tags, row.topic] == [None] * 5
     assert set(row.flags) == {f"type:{name}" for name in ("likes", "hidden", "written", "tags", "topic")}
     assert row.extra == {"likes": "many", "hidden": 1, "written": "yesterday", "tags": "a", "topic": ["t"]}
 
