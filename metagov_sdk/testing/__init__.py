@@ -22,6 +22,7 @@ from metagov_sdk.testing.archives import ArchiveInMemory
 from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind, bind_oauth
 from metagov_sdk.testing.calls import HookResult, Polled, Ran, perform, receive, run_poll
 from metagov_sdk.testing.contract import check_manifest
+from metagov_sdk.testing.mirrors import MirrorInMemory, read_mirror
 from metagov_sdk.testing.processes import ProcessesInMemory, RunningProcess, close, fold, start_process
 from metagov_sdk.testing.requests import (
     hook_request,
@@ -37,6 +38,7 @@ __all__ = [
     "Binding",
     "ContractError",
     "HookResult",
+    "MirrorInMemory",
     "Polled",
     "ProcessesInMemory",
     "Ran",
@@ -48,6 +50,7 @@ __all__ = [
     "fold",
     "hook_request",
     "perform",
+    "read_mirror",
     "receive",
     "run_poll",
     "sign_ed25519",
