@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from benchmarks import api, archive, delivery, ingest, limits, log, memory, processes, requests
+from benchmarks import api, delivery, ingest, limits, log, memory, mirror, processes, requests
 from benchmarks.report import CONNECTIONS, Report, Run, Say
 from benchmarks.stack import Stack
 
@@ -18,6 +19,7 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "processes": processes.measure,
     "limits": limits.measure,
     "archive": archive.measure,
+    "mirror": mirror.measure,
     "log": log.measure,
 }
 

@@ -1,0 +1,47 @@
+"""A platform mirrored: pages normalised and stored, beside a bare COPY of the same rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.report import Run
+
+_ROWS = 200_000
+_LEAST_RATE = 10_000
+_MOST_MB = 200.0
+
+
+def measure(run: Run) -> None:
+    """On a database of its own; the gateway's processes are idle meanwhile."""
+    rows = max(2_000, round(_ROWS * run.scale))
+    found = [_probe(run, {"rows": rows}) for _ in range(run.rounds)]
+    rates = [each["rows"] / each["seconds"] for each in found]
+    run.report.fail("rows mirrored", sum(each["rows"] != rows for each in found), "rows are missing")
+    run.report.budget("mirror: rows normalised and stored", rates, "rows/s", _LEAST_RATE)
+    copies = [1 / each["copy_seconds"] for each in found]
+    run.report.add("mirror: rows, beside COPY", rates, "rows/s", "bare COPY", copies, None)
+    memory = [each["late_mb"] for each in found]
+    run.report.budget(f"mirror: memory after {rows:,} rows", memory, "MB", _MOST_MB, at_most=True)
+    growth = [max(0.01, each["late_mb"] - each["early_mb"]) for each in found]
+    run.report.add("mirror: memory, from a tenth on", growth, "MB", "at a tenth", [e["early_mb"] for e in found], None)
+
+
+def _probe(run: Run, job: dict[str, Any]) -> dict[str, Any]:
+    """Run the probe, passing on what it says of its progress. Raises RuntimeError when it fails."""
+    command = [sys.executable, "-m", "benchmarks.mirror_probe"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=dict(run.stack.environment), stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.close()
+        for line in process.stdout:
+            said: dict[str, Any] = json.loads(line)
+            if "found" in said:
+                found: dict[str, Any] = said["found"]
+                return found
+            run.say(said["say"])
+    raise RuntimeError("the probe ended; its reason is on stderr")
