@@ -72,6 +72,14 @@ CASES: dict[str, list[Try]] = {
     ],
     "DELETE /api/internal/process/{name}/{process_id}": [Try(404)],
     "GET /api/internal/process/{name}/{process_id}/history": [Try(404)],
+    "GET /api/internal/mirror/{plugin}": [
+        Try(404), Try(404, query={"community_platform_id": "{team}"}),
+        Try(404, path="/api/internal/mirror/discord", query={"community_platform_id": "{team}"}),
+    ],
+    "POST /api/internal/mirror/{plugin}/sync": [
+        Try(404, {}), Try(404, {"sweep": True}, path="/api/internal/mirror/discord/sync"),
+        Try(404, {}, path="/api/internal/mirror/discord/sync", query={"community_platform_id": "{team}"}),
+    ],
     "GET /api/internal/receipts": [Try(200), Try(200, query={"plugin": "probe", "status": "stored"})],
     "GET /api/internal/receipts/{receipt_id}": [Try(404)],
     "POST /api/internal/receipts/replay": [Try(202, {"status": "done"}), Try(202, {"status": "done", **SINCE})],
