@@ -238,12 +238,7 @@ async def take_away_partitions(
 ) -> None:
     """Partitions whose owner is gone, and those found on their pages, with all rows that were read of them."""
     below = (await session.scalars(_DESCENDANTS, {"numbers": list(numbers), "instance": source.instance.id})).all()
+    # Rows again, and not only partitions: what hangs on them may have been found elsewhere, by a lookup or another list.
     for name in sorted(tables):
-        table = tables[name]
-        statement = (
-            f"WITH gone AS (UPDATE {table.sql} t SET deleted_at = :now, synced_at = :now "  # noqa: S608
-            "WHERE t.instance_id = :instance AND t.deleted_at IS NULL "
-            "AND t.mirror_source = ANY(CAST(:below AS bigint[])) RETURNING 1) SELECT count(*) FROM gone"
-        )
-        values = {"instance": source.instance.id, "now": source.now, "below": list(below)}
-        growth.add(name, -(await session.execute(text(statement), values)).scalar_one())
+        where = "t.mirror_source = ANY(CAST(:below AS bigint[]))"
+        await _take_away(session, tables, tables[name], where, {"below": list(below)}, source, growth)

@@ -88,3 +88,19 @@ async def test_a_thread_that_is_archived_meanwhile_is_not_taken_for_deleted(
     threads = await mirror.rows("thread")
     assert threads[str(moved.id)]["deleted_at"] is None
     assert threads[str(deleted.id)]["deleted_at"] is not None
+
+
+async def test_a_channel_takes_a_thread_with_it_that_was_found_elsewhere(
+    mirror: Mirrored, discord: FakeDiscord
+) -> None:
+    town = build_town(discord, channels=3, messages=60, threads=2, reactions=0.5)
+    await mirror.enable(own_app(discord, town.guild))
+    await mirror.sync()
+    thread = next(channel for channel in town.channels if channel.is_thread and not channel.archived)
+    # Looked up, because no list that is read now has it.
+    thread.archived, thread.type = True, 12
+    await mirror.sync()
+    assert thread.parent_id is not None
+    town.remove_channel(town.guild.channels[thread.parent_id])
+    await mirror.sync(sweep=True)
+    assert await mirror.holds(town) == []
