@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,7 +47,7 @@ class Forgotten:
         if extra == row.extra and all(getattr(row, name) == value for name, value in changed.items()):
             return row
         clean = row.model_copy(update=changed)
-        clean._extra, clean._flags = extra, row.flags
+        clean._extra, clean._extra_json, clean._flags = extra, json.dumps(extra, ensure_ascii=False), row.flags
         return clean
 
     def scrub(self, value: Any) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import work
-from app.core.db import current_time
 from app.core.ids import new_ids
 from app.host.binding import InstanceData
 from app.mirrors.columns import Table, key_text
@@ -41,24 +41,31 @@ class Traffic:
     requests: int
 
 
+# Extends the lease, as `work.extend` does, and reads the clock on the way.
+_HOLD = text("""
+UPDATE mirror_partitions SET lease_until = clock_timestamp() + CAST(:lease AS interval)
+WHERE id = :id AND epoch = :epoch RETURNING clock_timestamp()
+""")
+
+
 async def commit_page(
     session: AsyncSession,
     tables: Mapping[str, Table],
     reading: Reading,
     page: Page,
     traffic: Traffic,
-) -> Cursor:
-    """Write a page. The partition is finished when the cursor that is returned is no longer open.
+) -> tuple[Cursor, datetime]:
+    """Write a page. Returns the cursor, which is no longer open when the partition is finished, and the time.
 
     Raises work.LostLease when another worker has the partition by now, and Rejected for a page that makes no sense:
     either way the transaction is to be undone.
     """
     partition, walk = reading.partition, reading.walk
-    if not await work.extend(session, partition, work.LEASE):
+    now = (await session.execute(_HOLD, {"id": partition.id, "epoch": partition.epoch, "lease": work.LEASE})).scalar()
+    if now is None:
         raise work.LostLease
     cursor = reading.cursor.advance(walk, page)
     check_page(reading.spec, walk, page)
-    now = await current_time(session)
     growth = Growth()
     source = Source(reading.instance, partition.number, partition.pass_number, now)
     rows_of = source if walk.kind != "lookup" else await _covering(session, reading, page, source)
@@ -72,7 +79,7 @@ async def commit_page(
     if page.children:
         await _add_children(session, reading, page.children)
     await _write_partition(session, reading, cursor, growth, traffic)
-    return cursor
+    return cursor, now
 
 
 def check_page(spec: ProviderSpec, walk: Walk, page: Page) -> None:

@@ -99,7 +99,7 @@ def _parameters(table: Table, rows: Sequence[Record], source: Source, growth: Gr
             elif growth.high_water is None or moment > growth.high_water:
                 growth.high_water = moment
     return parameters | {
-        "extra": [json.dumps(row.extra, ensure_ascii=False) if row.extra else "{}" for row in rows],
+        "extra": [row.extra_json for row in rows],
         "flags": [json.dumps(each) if each else None for each in flags],
         "instance": source.instance.id,
         "community": source.instance.community_id,
@@ -238,7 +238,7 @@ async def take_away_partitions(
 ) -> None:
     """Partitions whose owner is gone, and those found on their pages, with all rows that were read of them."""
     below = (await session.scalars(_DESCENDANTS, {"numbers": list(numbers), "instance": source.instance.id})).all()
-    # Rows again, and not only partitions: what hangs on them may have been found elsewhere, by a lookup or another list.
+    # Rows again, and not only partitions: what hangs on them may have been found elsewhere, by a lookup.
     for name in sorted(tables):
         where = "t.mirror_source = ANY(CAST(:below AS bigint[]))"
         await _take_away(session, tables, tables[name], where, {"below": list(below)}, source, growth)

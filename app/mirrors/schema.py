@@ -173,7 +173,7 @@ async def _fill_rows(session: AsyncSession, table: Table, names: list[str], rows
         for place, name in enumerate(table.record.key):
             keys[place].append(row[name])
         instances.append(row["instance_id"])
-        extras.append(json.dumps(read.extra, ensure_ascii=False))
+        extras.append(read.extra_json)
     types = [*(columns[name].kind for name in table.record.key), *(columns[name].kind for name in names)]
     plain = {"text": "text", "integer": "bigint", "boolean": "boolean", "time": "timestamptz", "json": "jsonb"}
     arrays = ", ".join(f"CAST(:v{place} AS {plain[kind]}[])" for place, kind in enumerate(types))

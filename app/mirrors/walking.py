@@ -115,7 +115,7 @@ async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Ev
     reading = Reading(partition, instance, spec, walk, cursor)
     forgotten = await read_forgotten(use.db, use.vault, instance, spec)
     try:
-        await _read_pages(use, reading, forgotten, found_more)
+        await _read_pages(use, reading, now, forgotten, found_more)
     except (PluginError, PluginCrashed, UnreadableInstance) as error:
         await _failed(use, reading, error)
     else:
@@ -129,13 +129,15 @@ def find_walk(spec: ProviderSpec, name: str) -> Walk | None:
     return spec.lookup_of(table) if kind == "lookup" and table else spec.walks.get(name)
 
 
-async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, found_more: asyncio.Event) -> None:
+async def _read_pages(
+    use: Mirrors, reading: Reading, now: datetime, forgotten: Forgotten, found_more: asyncio.Event
+) -> None:
     for number in range(_PAGES_AT_A_TIME):
-        page, recorder = await _fetch(use, reading, number)
+        page, recorder = await _fetch(use, reading, number, now)
         page = forgotten.without(page)
         recorder.leave_out(forgotten.accounts)
         try:
-            cursor = await _commit(use, reading, page, recorder)
+            cursor, now = await _commit(use, reading, page, recorder)
         except DBAPIError as error:
             if is_away(error):
                 raise
@@ -152,10 +154,9 @@ async def _read_pages(use: Mirrors, reading: Reading, forgotten: Forgotten, foun
         await work.finish(session, reading.partition, next_at=func.clock_timestamp())
 
 
-async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Recorder]:
+async def _fetch(use: Mirrors, reading: Reading, number: int, now: datetime) -> tuple[Page, Recorder]:
     """One page, by a fresh plugin object."""
     partition, walk = reading.partition, reading.walk
-    now = await use.db.now()
     place = reading.cursor.place(walk, partition.key, partition.data)
     plugin = use.host.bind(
         reading.instance, now=now, idempotency_key=f"mirror:{partition.id}:{partition.epoch}:{number}"
@@ -173,12 +174,12 @@ async def _fetch(use: Mirrors, reading: Reading, number: int) -> tuple[Page, Rec
     return page, recorder
 
 
-async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder) -> Cursor:
+async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder) -> tuple[Cursor, datetime]:
     async with use.db.begin() as session:
         traffic = Traffic(recorder.requests)
-        cursor = await commit_page(session, tables_for(reading.spec), reading, page, traffic)
+        done = await commit_page(session, tables_for(reading.spec), reading, page, traffic)
         await keep_answers(session, reading, recorder)
-    return cursor
+    return done
 
 
 async def _failed(use: Mirrors, reading: Reading, error: Exception) -> None:

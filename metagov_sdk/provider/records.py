@@ -87,6 +87,7 @@ class Record(Model):
     people: ClassVar[tuple[str, ...]] = ()
 
     _extra: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _extra_json: str = PrivateAttr(default="{}")
     _flags: tuple[str, ...] = PrivateAttr(default=())
 
     columns: ClassVar[tuple[Column, ...]] = ()
@@ -131,18 +132,27 @@ class Record(Model):
                     kept[".".join(column.path)] = value
             values[name] = read
         unknown = {name: value for name, value in source.items() if name not in cls._known}
-        row = cls.model_construct(None, **values)
-        extra, odd = _storable({**_rest(cls, source), **unknown, **kept})
+        extra, odd, text = _storable({**_rest(cls, source), **unknown, **kept})
         if odd:
             flags.append("text:extra")
-        row._extra = extra
-        row._flags = tuple(flags)
-        return typing.cast("Self", row)
+        # What pydantic's model_construct does, without what it looks up for each field of each row anew.
+        row = cls.__new__(cls)
+        put = object.__setattr__
+        put(row, "__dict__", values)
+        put(row, "__pydantic_fields_set__", set(values))
+        put(row, "__pydantic_extra__", None)
+        put(row, "__pydantic_private__", {"_extra": extra, "_extra_json": text, "_flags": tuple(flags)})
+        return row
 
     @property
     def extra(self) -> dict[str, Any]:
         """What the platform said beyond the fields; JSON values."""
         return self._extra
+
+    @property
+    def extra_json(self) -> str:
+        """The same as a JSON document."""
+        return self._extra_json
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -253,7 +263,7 @@ def _read_time(value: Any) -> tuple[Any, str | None]:
 
 
 def _read_json(value: Any) -> tuple[Any, str | None]:
-    clean, odd = _storable(value)
+    clean, odd, _ = _storable(value)
     return clean, "text" if odd else None
 
 
@@ -277,24 +287,25 @@ def _reader(column: Column, annotation: Any) -> Callable[[Any], tuple[Any, str |
     return _read_texts if list in kinds else _READERS[column.kind]
 
 
-def _storable(value: Any) -> tuple[Any, bool]:
-    """The value, if a database's JSON can hold it, and whether it could not.
+def _storable(value: Any) -> tuple[Any, bool, str]:
+    """The value, if a database's JSON can hold it, whether it could not, and the JSON document.
 
     What it cannot (NUL, half a surrogate pair, NaN) is kept as the text of its JSON under "unstorable".
     """
-    if not value:
-        return value, False
+    if value == {}:
+        return value, False, "{}"
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
         if "\\u0000" not in text:
-            return value, False
+            return value, False, text
     except (ValueError, TypeError, RecursionError):
         pass
     try:
-        return {"unstorable": json.dumps(value, default=str)}, True
+        clean = {"unstorable": json.dumps(value, default=str)}
     except (ValueError, RecursionError):
-        return {"unstorable": "nested too deep to be written down"}, True
+        clean = {"unstorable": "nested too deep to be written down"}
+    return clean, True, json.dumps(clean)
 
 
 def _columns(cls: type[Record]) -> tuple[Column, ...]:

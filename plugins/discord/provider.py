@@ -5,7 +5,7 @@ Source: docs.discord.com/developers/resources/message, …/channel, …/guild
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, cast
 from urllib.parse import quote
@@ -221,7 +221,7 @@ def _emoji(reaction: Any) -> str:
 
 
 def _get(raw: Any, name: str) -> Any:
-    return raw.get(name) if isinstance(raw, Mapping) else None
+    return raw.get(name) if isinstance(raw, dict) else None
 
 
 def _field(raw: Any, name: str) -> list[Any]:
