@@ -128,11 +128,11 @@ async def _settle_unseen(
 
 
 _LOOK_UP = text("""
-INSERT INTO mirror_partitions AS p (id, instance_id, walk, key, parent, run_id, next_at)
-SELECT id, :instance, :walk, key, :parent, :run, clock_timestamp()
+INSERT INTO mirror_partitions AS p (id, instance_id, walk, key, parent, run_id, sweep, next_at)
+SELECT id, :instance, :walk, key, :parent, :run, :sweep, clock_timestamp()
 FROM unnest(CAST(:ids AS text[]), CAST(:keys AS text[])) AS new(id, key) ORDER BY key
 ON CONFLICT (instance_id, walk, key) DO UPDATE SET
-    run_id = excluded.run_id, status = 'ok', again = p.lease_until IS NOT NULL,
+    run_id = excluded.run_id, sweep = excluded.sweep, status = 'ok', again = p.lease_until IS NOT NULL,
     next_at = coalesce(p.next_at, excluded.next_at)
 """)
 
@@ -149,6 +149,8 @@ async def _look_up(session: AsyncSession, reading: Reading, table: str, keys: Se
             "walk": f"lookup:{table}",
             "parent": partition.number,
             "run": partition.run_id,
+            # What is found of the row is read as the run reads all else.
+            "sweep": partition.sweep,
         },
     )
 

@@ -196,7 +196,6 @@ async def _failed(use: Mirrors, reading: Reading, error: Exception) -> None:
         "error": reason,
         "last_attempt_at": func.clock_timestamp(),
         "requests": MirrorPartition.requests + 1,
-        "reading_since": partition.reading_since,
         "progress_at": func.coalesce(MirrorPartition.progress_at, func.clock_timestamp()),
     }
     retry_in: timedelta | None = work.backoff(partition.attempt, most=300)

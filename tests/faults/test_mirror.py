@@ -131,7 +131,8 @@ class Rig:
     async def check(self, town: Town, instance: InstanceData) -> None:
         wanted = truth(town)
         async with self.gateway.db.pool.acquire() as connection:
-            assert differences(await mirrored(connection, instance.id, wanted), wanted) == []
+            different = differences(await mirrored(connection, instance.id, wanted), wanted)
+        assert different == [], "\n".join(different)
 
     async def check_equal(self, one: InstanceData, other: InstanceData) -> None:
         """Column by column, but for what tells when it was read."""

@@ -104,3 +104,15 @@ async def test_a_channel_takes_a_thread_with_it_that_was_found_elsewhere(
     town.remove_channel(town.guild.channels[thread.parent_id])
     await mirror.sync(sweep=True)
     assert await mirror.holds(town) == []
+
+
+async def test_a_sweep_reads_all_of_a_thread_that_had_to_be_looked_up(mirror: Mirrored, discord: FakeDiscord) -> None:
+    town = build_town(discord, channels=3, messages=60, threads=2)
+    await mirror.enable(own_app(discord, town.guild))
+    await mirror.sync()
+    thread = next(channel for channel in town.channels if channel.is_thread and not channel.archived)
+    thread.archived, thread.type = True, 12
+    thread.messages[thread.order[1]].content = "changed"
+    thread.remove(thread.order[2])
+    await mirror.sync(sweep=True)
+    assert await mirror.holds(town) == []
