@@ -41,8 +41,8 @@ class Failure:
 async def ask_for_run(session: AsyncSession, instance: InstanceData, spec: ProviderSpec, *, sweep: bool) -> MirrorRun:
     """Begin a run now, or after the one that is under way. Returns the one that does what was asked for.
 
-    An incremental run that waits becomes a sweep when one is asked for. The first run of an instance is a sweep by
-    nature, and gives it its schedule.
+    An incremental run that waits becomes a sweep when one is asked for. The first run of an instance gives it its
+    schedule.
     """
     await session.execute(insert(Mirror).values(instance_id=instance.id, provider=spec.name).on_conflict_do_nothing())
     # Whoever asks at the same time waits here.

@@ -274,7 +274,7 @@ async def test_no_holes(rig: Rig, discord: FakeDiscord) -> None:
     await rig.finish(disturbed, sweep=True)
     await rig.check(town, disturbed)
     undisturbed = await rig.add("undisturbed", town)
-    await rig.finish(undisturbed, sweep=False)
+    await rig.finish(undisturbed, sweep=True)
     await rig.check_equal(disturbed, undisturbed)
     discord.requests.clear()
     await rig.finish(disturbed, sweep=False)
