@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from benchmarks import api, archive, delivery, ingest, limits, log, memory, processes, requests
-from benchmarks import api, delivery, ingest, limits, log, memory, mirror, processes, requests
+from benchmarks import api, archive, delivery, ingest, limits, log, memory, mirror, processes, requests
 from benchmarks.report import CONNECTIONS, Report, Run, Say
 from benchmarks.stack import Stack
 

@@ -1,7 +1,7 @@
 """Mirrors of platforms: their runs, partitions and what else they keep; the tables of records are made per provider.
 
 Revision ID: 0010
-Revises: 0008
+Revises: 0011
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "0010"
-down_revision: str | Sequence[str] | None = "0008"
+down_revision: str | Sequence[str] | None = "0011"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
