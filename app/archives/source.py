@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from app.mirrors.source import Part, TableInfo
+
+__all__ = ["LEFT_OUT", "Part", "TableInfo", "TableSink", "TableSource"]
 
 LEFT_OUT = frozenset({"first_seen", "synced_at", "community_id", "instance_id"})
 """Columns that a source's rows may have and an archive does not: they tell of the mirror, not of the platform."""
-
-
-class Part(NamedTuple):
-    """The rows of one table that are chunked together: of one parent (as text) and one calendar month, `2026-01`."""
-
-    partition: str | None
-    period: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """A table of a mirror.
-
-    name: in full, `discord.message`. json_schema: of one row, with every column but those in LEFT_OUT. key: the columns
-    that tell rows apart. partition: the column that names the parent. time: the one that rows are cut into months by.
-    """
-
-    name: str
-    json_schema: Mapping[str, Any]
-    key: tuple[str, ...]
-    partition: str | None = None
-    time: str | None = None
-    synced_at: datetime | None = None
-    complete_through: datetime | None = None
 
 
 class TableSource(Protocol):
