@@ -24,6 +24,7 @@ from arq.worker import Worker as ArqWorker
 from redis.exceptions import RedisError
 
 from app.accounts.idempotency import forget_old_keys
+from app.archives.moved import archive_moved
 from app.console.heartbeats import beat
 from app.core.db import is_away
 from app.core.egress import delivery_session
@@ -52,6 +53,7 @@ _PAUSE_AFTER_ERROR = 1.0
 _SCHEDULE_SECONDS = 5.0
 _BEAT_SECONDS = 10.0
 _PARTITIONS_SECONDS = 3600.0
+_ARCHIVE_SECONDS = 15.0
 _RETENTION_SECONDS = 1800
 """How long one run of dropping may take; the next goes on where it was cut off."""
 _NICENESS = 5
@@ -119,6 +121,7 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
             asyncio.create_task(_every(_SCHEDULE_SECONDS, lambda: schedule_polls(gateway.inbox))),
             asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
             asyncio.create_task(_every(_PARTITIONS_SECONDS, lambda: make_partitions(gateway))),
+            asyncio.create_task(_every(_ARCHIVE_SECONDS, lambda: archive_moved(gateway.mirrors, gateway.archives))),
             asyncio.create_task(_run_arq(settings, gateway)),
         ]
         _log.info("worker ready")
@@ -157,7 +160,7 @@ def _complain(error: Exception, event: str, **fields: str) -> None:
         _log.error(event, exc_info=error, **fields)
 
 
-async def _every(seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+async def _every(seconds: float, job: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
             await job()

@@ -25,4 +25,6 @@ class ArchiveHead(Base):
     """The snapshot that `marks` belong to."""
     marks: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)
     """`{table: [[partition, month, mark], …]}`"""
+    archived_run: Mapped[str | None]
+    """The mirror's run whose rows were archived last."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

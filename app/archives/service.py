@@ -41,7 +41,8 @@ class Archives:
 
         Raises ValueError, naming the variable, for a key that is none.
         """
-        self._url = settings.archive_url.rstrip("/")
+        self.url = settings.archive_url.rstrip("/")
+        """Where they lie; empty where none are kept."""
         self._pool = pool
         self._deployment = deployment(settings, os.environ if environment is None else environment)
         self._trusted = settings.archive_public_keys
@@ -50,9 +51,9 @@ class Archives:
     @contextlib.asynccontextmanager
     async def store(self, community: str, provider: str) -> AsyncIterator[DataArchive]:
         """Where a community's archive of one provider lies. Raises NoArchives, UnusableArchive."""
-        if not self._url:
+        if not self.url:
             raise NoArchives("this deployment keeps no archives; set METAGOV_ARCHIVE_URL, for example file:///archives")
-        async with open_store(self._url, community, provider, self._deployment) as archive:
+        async with open_store(self.url, community, provider, self._deployment) as archive:
             yield archive
 
     async def head(self, community_id: str, community: str, provider: str) -> HeadFile | None:
@@ -97,7 +98,7 @@ class Archives:
             )
         await self._remember(community_id, source.provider, written.head)
         marks = {table: [[*part, mark] for part, mark in parts.items()] for table, parts in written.marks.items()}
-        named = (community_id, source.provider, self._url)
+        named = (community_id, source.provider, self.url)
         await self._pool.execute(_MARK, *named, written.head.snapshot, json.dumps(marks))
         return written
 
@@ -107,13 +108,13 @@ class Archives:
 
     async def forget_seen(self, community_id: str, provider: str) -> None:
         """Take whatever HEAD is there next for the newest: an operator's word that the archive was started anew."""
-        await self._pool.execute(_FORGET, community_id, provider, self._url)
+        await self._pool.execute(_FORGET, community_id, provider, self.url)
 
     async def _row(self, community_id: str, provider: str) -> Any:
-        return await self._pool.fetchrow(_SEEN, community_id, provider, self._url)
+        return await self._pool.fetchrow(_SEEN, community_id, provider, self.url)
 
     async def _remember(self, community_id: str, provider: str, head: HeadFile) -> None:
-        await self._pool.execute(_REMEMBER, community_id, provider, self._url, head.seq, head.snapshot)
+        await self._pool.execute(_REMEMBER, community_id, provider, self.url, head.seq, head.snapshot)
 
 
 def deployment(settings: Settings, environment: Mapping[str, str]) -> Deployment:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("snapshot", sa.String(), nullable=False),
         sa.Column("marked", sa.String(), nullable=True),
         sa.Column("marks", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("archived_run", sa.String(), nullable=True),
         sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(
             ["community_id"], ["communities.id"], name=op.f("fk_archive_heads_community_id"), ondelete="CASCADE"

@@ -1,0 +1,69 @@
+"""Archiving what mirrors have read: a completed run whose rows are not archived yet is the word for it."""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import text
+
+from app.archives.service import Archives
+from app.mirrors.mirrors import Mirrors
+from app.mirrors.source import open_source
+from app.runtime import instances
+from metagov_sdk.archive import ArchiveError
+
+_log = structlog.get_logger(__name__)
+
+# An archive is of a community and a provider: of several instances of one plugin none is archived, rather than each in
+# the place of the other.
+_MOVED = """
+SELECT m.instance_id, m.provider, i.plugin, r.id AS run
+FROM mirrors m
+JOIN instances i ON i.id = m.instance_id AND i.deleted_at IS NULL
+CROSS JOIN LATERAL (
+    SELECT id FROM mirror_runs WHERE instance_id = m.instance_id AND state = 'completed' ORDER BY id DESC LIMIT 1) r
+LEFT JOIN archive_heads h ON (h.community_id, h.provider, h.url) = (i.community_id, m.provider, $1)
+WHERE h.archived_run IS DISTINCT FROM r.id
+  AND NOT EXISTS (
+    SELECT FROM instances o WHERE o.community_id = i.community_id AND o.plugin = i.plugin AND o.id <> i.id
+        AND o.deleted_at IS NULL)
+ORDER BY r.id
+"""
+_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('archive'), hashtext(:instance))"
+_ARCHIVED = """
+UPDATE archive_heads SET archived_run = $4 WHERE (community_id, provider, url) = ($1, $2, $3)
+"""
+
+
+async def archive_moved(mirrors: Mirrors, archives: Archives) -> int:
+    """Archive each mirror that a run has completed since. Returns how many were.
+
+    One that cannot be archived is said in the log and tried again the next time; it holds up no other.
+    """
+    if not archives.url:
+        return 0
+    done = 0
+    for row in await mirrors.db.pool.fetch(_MOVED, archives.url):
+        try:
+            done += await _archive(mirrors, archives, row["instance_id"], row["run"])
+        except ArchiveError as error:
+            _log.warning("a mirror could not be archived; trying again", instance=row["instance_id"], reason=str(error))
+    return done
+
+
+async def _archive(mirrors: Mirrors, archives: Archives, instance_id: str, run: str) -> bool:
+    """Archive one mirror, unless another worker is at it."""
+    async with mirrors.db.engine.connect() as connection:
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        if not (await connection.execute(text(_TURN), {"instance": instance_id})).scalar():
+            return False
+        found = await instances.by_id(mirrors.db.pool, mirrors.vault, instance_id)
+        spec = mirrors.spec(found[0].plugin) if found is not None else None
+        if found is None or spec is None:
+            return False
+        instance = found[0]
+        async with open_source(mirrors.db, instance, spec) as source:
+            written = await archives.write(instance.community_id, source)
+        named = (instance.community_id, spec.name, archives.url)
+        await mirrors.db.pool.execute(_ARCHIVED, *named, run)
+    _log.info("mirror archived", instance=instance_id, provider=spec.name, seq=written.head.seq)
+    return True
