@@ -31,9 +31,11 @@ async def test_a_mirror_and_its_archive_are_equal(mirror: Mirrored, archives: Ar
     assert await archive_moved(mirror.use, archives) == 0, "it stands as it did"
     before = await read_all(mirror)
     instance, spec = await found(mirror)
-    async with archives.reader(instance.community_id, "town", "discord") as reader:
-        async with open_sink(mirror.gateway.db, instance, spec) as sink:
-            assert await restore(reader, sink) == sum(map(len, before.values()))
+    async with (
+        archives.reader(instance.community_id, "town", "discord") as reader,
+        open_sink(mirror.gateway.db, instance, spec) as sink,
+    ):
+        assert await restore(reader, sink) == sum(map(len, before.values()))
     after = await read_all(mirror)
     for table, rows in before.items():
         times = ("first_seen", "synced_at")
