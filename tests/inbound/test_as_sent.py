@@ -9,6 +9,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import count
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ from tests.plugins.github_payloads import issues_opened
 
 SECRET = "the platform's secret"
 AT_ONCE = 100
+_EVENT_IDS = count(1)
+"""Discourse's ids of deliveries: another for each retry."""
 
 
 def from_github(body: bytes) -> dict[str, str]:
@@ -54,6 +57,16 @@ def from_discord(body: bytes) -> dict[str, str]:
     return {"X-Signature-Timestamp": now, "X-Signature-Ed25519": DISCORDS_KEY.sign(now.encode() + body).hex()}
 
 
+def from_discourse(body: bytes) -> dict[str, str]:
+    return {
+        "X-Discourse-Instance": "https://forum.example",
+        "X-Discourse-Event-Id": str(next(_EVENT_IDS)),
+        "X-Discourse-Event-Type": "post",
+        "X-Discourse-Event": "post_created",
+        "X-Discourse-Event-Signature": "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest(),
+    }
+
+
 SENDERS: dict[str, tuple[dict[str, Any], bytes, Callable[[bytes], dict[str, str]]]] = {
     "discord": (
         {"guild_id": "7", "bot_token": "none", "public_key": DISCORDS_KEY.public_key().public_bytes_raw().hex()},
@@ -70,6 +83,13 @@ SENDERS: dict[str, tuple[dict[str, Any], bytes, Callable[[bytes], dict[str, str]
         ).encode(),
         from_discord,
     ),
+    "discourse": (
+        {"server_url": "https://forum.example", "api_key": "none", "webhook_secret": SECRET},
+        json.dumps(
+            {"post": {"id": 9, "user_id": 3, "username": "ada", "updated_at": "2026-01-02T03:04:05.678Z", "raw": "x"}}
+        ).encode(),
+        from_discourse,
+    ),
     "github": ({"webhook_secret": SECRET}, json.dumps(issues_opened()).encode(), from_github),
     "probe": ({"label": "a", "webhook_secret": SECRET}, b'{"text": "news"}', from_probe),
     "slack": (
@@ -78,7 +98,7 @@ SENDERS: dict[str, tuple[dict[str, Any], bytes, Callable[[bytes], dict[str, str]
         from_slack,
     ),
 }
-"""For each plugin a config, a webhook, and how its platform signs it with an id of its delivery."""
+"""For each plugin a config, a webhook, and how its platform signs it, with an id of its delivery where it has one."""
 
 
 async def enable(driver: Driver, name: str) -> None:
