@@ -37,13 +37,24 @@ _SUSPECT = re.compile(rb"\\u0000|\\u[dD][89a-fA-F]|[\x00]|[0-9]{19}|[eE][+]?[0-9
 _log = structlog.get_logger("app.http")
 
 
-async def send_problem(send: Send, problem: Problem) -> None:
-    """Answer with problem details."""
+def encode_problem(problem: Problem) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Problem details as ASGI has them: status, headers, body."""
     body = problem.body()
     headers = [(b"content-type", PROBLEM_JSON.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    return problem.status, headers, body
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """Answer with problem details."""
+    status, headers, body = encode_problem(problem)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def database_away() -> Problem:
+    """What is answered while Postgres cannot be reached."""
+    return Unavailable("the database cannot be reached; try again")
 
 
 class Observe:
@@ -75,7 +86,7 @@ class Observe:
                 # The last line of defence: every error a caller can cause is a Problem long before this.
                 if status:
                     raise
-                problem: Problem = Unavailable("the database cannot be reached; try again")
+                problem: Problem = database_away()
                 if not is_away(error):
                     _log.exception("request failed unexpectedly")
                     problem = Problem("something went wrong here; the request id names it in our logs")

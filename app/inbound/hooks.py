@@ -10,7 +10,17 @@ from typing import TypeAlias, TypeVar
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from app.core.asgi import HOOKS_PREFIX, HOOKS_ROUTE, count_request, read_body, request_id, send_problem
+from app.core.asgi import (
+    HOOKS_PREFIX,
+    HOOKS_ROUTE,
+    count_request,
+    database_away,
+    encode_problem,
+    read_body,
+    request_id,
+    send_problem,
+)
+from app.core.db import is_away
 from app.core.errors import NotFound, Problem, TooMany, Unavailable
 from app.core.limits import TokenBuckets
 from app.core.metrics import receipts_of
@@ -74,9 +84,13 @@ class HooksApp:
 
         def answer() -> Answer | None:
             self._in_flight -= len(body)
-            if storing.cancelled() or storing.exception() is not None or (verdict := storing.result()) == "stale":
+            if storing.cancelled():
                 return None
-            return _observed(self._taken(address, verdict, reply), raw, started)
+            if (error := storing.exception()) is not None:
+                # Whether it is stored, nobody knows: the platform repeats it, as it would after any answer but a 2xx.
+                return _observed(encode_problem(database_away()), raw, started) if is_away(error) else None
+            verdict = storing.result()
+            return None if verdict == "stale" else _observed(self._taken(address, verdict, reply), raw, started)
 
         return Promise(storing, answer)
 

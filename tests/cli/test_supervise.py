@@ -78,8 +78,8 @@ class Supervisor:
         return int(self.line(f"{name} up").split()[-1])
 
     def finish(self) -> int:
-        code = self.process.wait(10)
-        while (line := self._queue.get(timeout=10)) is not None:
+        code = self.process.wait(30)
+        while (line := self._queue.get(timeout=30)) is not None:
             self.lines.append(line)
         return code
 
