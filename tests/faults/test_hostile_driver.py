@@ -55,7 +55,7 @@ async def test_hostile_drivers_cost_time_and_memory_within_bounds(
         async def settled() -> bool:
             nonlocal most
             most = max(most, worker.memory_info().rss)
-            query = "SELECT count(*) FROM attempts"
+            query = "SELECT count(DISTINCT delivery_id) FROM attempts"  # some are tried again meanwhile
             return await rig.count(query) >= WEBHOOKS * (1 + len(ids))
 
         await until(settled, 40, "an attempt of each delivery")
