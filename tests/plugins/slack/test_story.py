@@ -6,6 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from app.accounts.service import add_redirect
+from app.processes.advance import advance_due
 from app.runtime.models import PlatformBinding
 from plugins.slack.models import SlackConfig
 from tests.fakes.slack import FakeSlack
@@ -100,6 +102,23 @@ async def test_the_deadline_takes_the_buttons_away(gate: Town, slack: FakeSlack,
     outcome = (await gate.process(started))["outcome"]
     assert (outcome["winners"], outcome["total_voters"]) == (["plum"], 1)
     assert "Closed with 1 vote." in str(square.messages[-1]["blocks"])
+
+
+async def test_a_slack_that_takes_too_long_is_asked_again(
+    gate: Town, slack: FakeSlack, town: Team, square: Channel
+) -> None:
+    started = await gate.driver.post(VOTE, ASKED)
+    assert started.status_code == 202, started.text
+    slack.fail("chat.update", delay=1)
+    await slack.hooks.click(town, SQUARE, square.messages[-1]["ts"], "U0ADA", "plum")
+    await gate.drains.receipts()
+    hasty = replace(gate.gateway.runner, timeout=0.2)
+    async with asyncio.timeout(10):
+        while not slack.calls("chat.update"):
+            await advance_due(hasty)
+            await asyncio.sleep(0.05)
+    assert (await gate.process(started))["outcome"]["total_voters"] == 1, "the count waits for no drawing"
+    await until(gate, lambda: len(slack.calls("chat.update")) > 1 and "100% (1)" in str(square.messages[-1]["blocks"]))
 
 
 async def test_a_vote_by_menus(gate: Town, slack: FakeSlack, town: Team, square: Channel) -> None:
