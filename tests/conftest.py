@@ -68,7 +68,8 @@ def worker_name(worker_id: str) -> str:
 
 
 def make_settings(database_url: str, **overrides: Any) -> Settings:
-    """Settings for a test database."""
+    """Settings for a test database. Small pools: many databases are open at once, on one server."""
+    overrides.setdefault("database_pool", 4)
     return Settings(
         database_url=database_url,
         redis_url=os.environ[REDIS_URL],
@@ -84,7 +85,7 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
 async def settings(worker_name: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Settings]:
     """Settings for this worker's own database, and a folder for archives."""
     folder = tmp_path_factory.mktemp("archives")
-    yield make_settings(await create_database(worker_name), archive_url=folder.as_uri())
+    yield make_settings(await create_database(worker_name), archive_url=folder.as_uri(), database_pool=10)
     await drop_database(worker_name)
 
 
@@ -252,6 +253,7 @@ async def server(worker_name: str) -> AsyncIterator[Server]:
         made = await create_driver(session, Vault(settings.fernet_keys), "server")
     environment = {
         "METAGOV_DATABASE_URL": settings.database_url,
+        "METAGOV_DATABASE_POOL": str(settings.database_pool),
         "METAGOV_REDIS_URL": settings.redis_url,
         "METAGOV_SECRET_KEYS": settings.secret_keys.get_secret_value(),
         "METAGOV_ALLOW_PRIVATE_NETWORKS": "true",

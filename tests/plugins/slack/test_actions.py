@@ -336,6 +336,7 @@ async def test_requests_that_the_description_does_not_allow_are_told(slack: Fake
 
 def test_the_description_is_missed_where_it_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slack_spec, "SPEC", slack_spec.SPEC.with_name("absent.json"))
+    monkeypatch.delenv(slack_spec.REQUIRED, raising=False)
     with pytest.raises(pytest.skip.Exception, match="is not there"):
         spec_or_skip()
     monkeypatch.setenv(slack_spec.REQUIRED, "required")
