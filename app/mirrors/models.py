@@ -38,11 +38,11 @@ class MirrorRun(Base):
     instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
     sweep: Mapped[bool]
     state: Mapped[str]
-    """waiting (for the one that is running), running, completed or failed."""
+    """waiting (for the one that is running), running, completed, incomplete (but for what is refused) or failed."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
-    """Of a failed run: how many partitions failed, and why the first did."""
+    """Of one that is not clean: how many partitions failed or are refused, and why the first is."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -58,6 +58,7 @@ class MirrorPartition(Base, WorkRow):
         # The instance last: while there are few rows, a plan would take any index that begins with it for the other.
         Index("ix_mirror_partitions_owner", "owner_key", "owner_table", "instance_id"),
         Index("ix_mirror_partitions_parent", "parent"),
+        Index("ix_mirror_partitions_refused", "instance_id", postgresql_where="status = 'refused'"),
     )
 
     id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
@@ -77,7 +78,7 @@ class MirrorPartition(Base, WorkRow):
     again: Mapped[bool] = mapped_column(server_default=text("false"))
     """Something new was heard of it while it was being read."""
     status: Mapped[str] = mapped_column(server_default="ok")
-    """ok, failed or gone."""
+    """ok, failed, refused (the platform does not show it to us) or gone."""
     error: Mapped[str | None]
     wanted: Mapped[str | None]
     """The fingerprint that its parent's page gave last."""
@@ -100,6 +101,8 @@ class MirrorPartition(Base, WorkRow):
     requests: Mapped[int] = mapped_column(server_default="0")
     waits: Mapped[int] = mapped_column(server_default="0")
     """Both of the run."""
+    ask_again_at: Mapped[datetime | None]
+    """Of a refused one: until then no run that is not a sweep asks for it."""
     last_attempt_at: Mapped[datetime | None]
     last_success_at: Mapped[datetime | None]
 
