@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from sqlalchemy import text
 
+from app.archives.places import claim_name
 from app.archives.service import Archives
 from app.mirrors.mirrors import Mirrors
 from app.mirrors.source import open_source
@@ -13,19 +14,17 @@ from metagov_sdk.archive import ArchiveError
 
 _log = structlog.get_logger(__name__)
 
-# An archive is of a community and a provider: of several instances of one plugin none is archived, rather than each in
-# the place of the other.
 _MOVED = """
 SELECT m.instance_id, m.provider, i.plugin, r.id AS run
 FROM mirrors m
 JOIN instances i ON i.id = m.instance_id AND i.deleted_at IS NULL
 CROSS JOIN LATERAL (
-    SELECT id FROM mirror_runs WHERE instance_id = m.instance_id AND state = 'completed' ORDER BY id DESC LIMIT 1) r
-LEFT JOIN archive_heads h ON (h.community_id, h.provider, h.url) = (i.community_id, m.provider, $1)
+    SELECT id FROM mirror_runs
+    WHERE instance_id = m.instance_id AND state IN ('completed', 'incomplete') ORDER BY id DESC LIMIT 1) r
+LEFT JOIN archive_places p
+    ON (p.community_id, p.provider, p.community_platform_id) = (i.community_id, i.plugin, i.community_platform_id)
+LEFT JOIN archive_heads h ON (h.community_id, h.provider, h.url) = (i.community_id, coalesce(p.name, m.provider), $1)
 WHERE h.archived_run IS DISTINCT FROM r.id
-  AND NOT EXISTS (
-    SELECT FROM instances o WHERE o.community_id = i.community_id AND o.plugin = i.plugin AND o.id <> i.id
-        AND o.deleted_at IS NULL)
 ORDER BY r.id
 """
 _TURN = "SELECT pg_try_advisory_xact_lock(hashtext('archive'), hashtext(:instance))"
@@ -62,8 +61,9 @@ async def _archive(mirrors: Mirrors, archives: Archives, instance_id: str, run: 
             return False
         instance = found[0]
         async with open_source(mirrors.db, instance, spec) as source:
-            written = await archives.write(instance.community_id, source)
-        named = (instance.community_id, spec.name, archives.url)
+            name = await claim_name(mirrors.db.pool, instance)
+            written = await archives.write(instance.community_id, source, name=name)
+        named = (instance.community_id, name, archives.url)
         await mirrors.db.pool.execute(_ARCHIVED, *named, run)
-    _log.info("mirror archived", instance=instance_id, provider=spec.name, seq=written.head.seq)
+    _log.info("mirror archived", instance=instance_id, archive=name, seq=written.head.seq)
     return True
