@@ -78,7 +78,8 @@ async def test_applying_again_changes_nothing(gateway: Gateway, made: ProviderSp
 
 async def test_new_fields_are_filled_from_what_was_kept(gateway: Gateway, made: ProviderSpec) -> None:
     more = provider("evolving", {**BASE, "colour": str | None, "at": datetime | None})
-    assert "waits for `metagov migrate`" in (await pending(gateway.db, more))["evolving"]
+    reason = (await pending(gateway.db, more))["evolving"]
+    assert reason == "the table evolving.thing lacks colour, at: run `metagov migrate`"
     done = await apply_schemas(gateway.db, [more])
     assert done.extended == {"evolving.thing": ["colour", "at"]}
     assert await pending(gateway.db, more) == {}
