@@ -84,7 +84,8 @@ async def _pending_mirrors(state: Any, reasons: bool) -> list[dict[str, str]]:
     async with mirrors.db.begin() as session:
         pending = await find_pending(session, mirrors.specs())
     return [
-        {"provider": provider, **({"reason": reason} if reasons else {})} for provider, reason in sorted(pending.items())
+        {"provider": provider, **({"reason": reason} if reasons else {})}
+        for provider, reason in sorted(pending.items())
     ]
 
 

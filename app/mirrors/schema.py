@@ -61,7 +61,7 @@ async def find_pending(session: AsyncSession, specs: Iterable[ProviderSpec]) -> 
         return {spec.name: "the database waits for `metagov migrate`" for spec in specs}
     rows = (await session.scalars(select(MirrorTable))).all()
     known = {(row.provider, row.table_name): row for row in rows}
-    pending = {}
+    pending: dict[str, str] = {}
     for spec in specs:
         for name, table in tables_of(spec).items():
             if (reason := _wants(table, known.get((spec.name, name)))) is not None:
