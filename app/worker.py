@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from app.accounts.idempotency import forget_old_keys
 from app.archives.moved import archive_moved
+from app.archives.retention import sweep_scratch
 from app.console.heartbeats import beat
 from app.core.db import is_away
 from app.core.egress import delivery_session
@@ -41,6 +42,7 @@ from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
 from app.installs.oauth.revocation import drop_credentials, drop_grants
+from app.mirrors.retention import drop_gone_mirrors, drop_old_runs
 from app.mirrors.runs import begin_due_runs
 from app.mirrors.walking import sync_due
 from app.processes.advance import advance_due
@@ -198,9 +200,17 @@ async def make_partitions(gateway: Gateway) -> None:
 async def drop_old(ctx: dict[str, Any]) -> None:
     """Once an hour, on one worker: drop what is older than METAGOV_RETENTION_DAYS."""
     gateway = ctx["gateway"]
-    for drop in (drop_old_receipts, drop_old_events, drop_old_effects, forget_seen):
+    for drop in (
+        drop_old_receipts,
+        drop_old_events,
+        drop_old_effects,
+        drop_gone_mirrors,
+        drop_old_runs,
+        forget_seen,
+    ):
         await drop(gateway.db, _kept(gateway))
     await forget_signals(gateway.db)
+    await sweep_scratch(gateway.db, gateway.archives)
 
 
 def _kept(gateway: Gateway) -> timedelta:
