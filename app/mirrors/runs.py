@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import current_time
 from app.core.ids import new_id, new_ids
+from app.core.killpoints import KillPoint, reached
 from app.core.metrics import mirror_runs_of
 from app.events.service import core_event, record
 from app.host.binding import InstanceData
@@ -142,6 +143,7 @@ async def close_run(use: Mirrors, run_id: str) -> None:
         )
         if waiting is not None and not found[0].deleted:
             await _begin(session, waiting, spec)
+        reached(KillPoint.MIRROR_CLOSING)
     mirror_runs_of(spec.name, row.state).inc()
     _log.info("mirror run over", instance=row.instance_id, provider=spec.name, state=row.state, sweep=row.sweep)
     use.wake.poke("deliveries", QUEUE)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import work
 from app.core.db import is_away
 from app.core.ids import new_ids
+from app.core.killpoints import KillPoint, reached
 from app.core.metrics import mirror_pages_of
 from app.host.binding import UnreadableInstance
 from app.mirrors import runs
@@ -186,6 +187,8 @@ async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder
         await keep_answers(session, reading, recorder)
         if reading.partition.ask_again_at is not None:
             await session.execute(_SHOWN, {"id": reading.partition.id})
+        reached(KillPoint.MIRROR_WRITTEN)
+    reached(KillPoint.MIRROR_COMMITTED)
     return done
 
 

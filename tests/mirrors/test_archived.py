@@ -10,7 +10,8 @@ import pytest
 from app.archives.moved import archive_moved
 from app.archives.restore import restore
 from app.archives.service import Archives
-from app.mirrors.source import open_sink
+from app.archives.snapshot import Written
+from app.mirrors.source import open_sink, open_source
 from tests.fakes.discord import FakeDiscord
 from tests.mirrors.conftest import Mirrored, own_app
 from tests.mirrors.test_source import found, read_all
@@ -121,3 +122,40 @@ async def test_each_of_several_instances_has_an_archive_of_its_own(
     assert await archive_moved(mirror.use, archives) == 1
     async with archives.reader(community, "town", "discord") as reader:
         assert reader.head.seq == 3
+
+
+async def test_what_is_unchanged_is_neither_read_nor_stored_again(
+    mirror: Mirrored, archives: Archives, discord: FakeDiscord, tmp_path: Path
+) -> None:
+    town = build_town(discord, channels=6, messages=120, reactions=0.2)
+    await mirror.enable(own_app(discord, town.guild))
+    await mirror.sync(sweep=True)
+
+    async def write() -> Written:
+        instance, spec = await found(mirror)
+        async with open_source(mirror.gateway.db, instance, spec) as source:
+            return await archives.write(instance.community_id, source)
+
+    def blobs() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.zst")}
+
+    first = await write()
+    assert (first.rows_read, first.chunks_packed) == (first.rows, first.chunks)
+    stored = blobs()
+    for sweep in (False, True):
+        await mirror.sync(sweep=sweep)
+        again = await write()
+        assert (again.rows, again.chunks) == (first.rows, first.chunks)
+        assert (again.rows_read, again.chunks_packed, again.blobs_stored, again.bytes_stored) == (0, 0, 0, 0)
+        assert blobs() == stored, "not a byte was written anew"
+
+    # A message more: its channel's newest month is read and stored, and the channel's own row names the message.
+    channel = town.channels[2]
+    discord.say(channel, town.people[0], "something new")
+    await mirror.sync()
+    more = await write()
+    assert more.rows == first.rows + 1
+    assert 1 <= more.blobs_stored <= 2
+    assert more.chunks_packed == more.blobs_stored
+    assert more.rows_read <= 1 + len(town.channels)
+    assert stored.items() <= blobs().items()
