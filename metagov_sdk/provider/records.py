@@ -128,6 +128,10 @@ class Record(Model):
         for name, root, deeper, read_value, in_key, path in cls._steps:
             value = given[name] if name in given else source.get(root)
             if deeper and name not in given:
+                if value is not None and not isinstance(value, dict):
+                    # Nothing can be found in it, and it is not to get lost, also where an object would be ignored.
+                    flags.append(f"type:{name}")
+                    kept[root] = value
                 value = _find(value, deeper)
             if value is None:
                 values[name] = None
