@@ -173,7 +173,8 @@ async def _find(
 
 
 def _show(status: MirrorStatus) -> None:
-    table = Table("Table", "Rows", "Complete through", "Latest", "Error", title=f"{status.provider}: {status.state}")
+    state = "incomplete" if status.run is not None and status.run.state == "incomplete" else status.state
+    table = Table("Table", "Rows", "Complete through", "Latest", "Error", title=f"{status.provider}: {state}")
     for row in status.tables:
         times = (f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "" for moment in (row.complete_through, row.high_water))
         table.add_row(row.name, f"{row.rows:,}", *times, row.error or "")

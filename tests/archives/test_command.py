@@ -45,6 +45,7 @@ async def deployment(worker_name: str, tmp_path_factory: pytest.TempPathFactory)
         archives = Archives(settings, db.pool, {})
         for count in (900, 1000):
             await archives.write("com_1", make_source(messages=count))
+        await archives.write("com_1", make_source(messages=10), name="discord.42")
     yield {
         "METAGOV_DATABASE_URL": settings.database_url,
         "METAGOV_SECRET_KEYS": settings.secret_keys.get_secret_value(),
@@ -92,6 +93,13 @@ def test_verify(run: Run) -> None:
     distrusted = run("verify", "town", "discord", METAGOV_ARCHIVE_PUBLIC_KEYS=base64.b64encode(b"x" * 32).decode())
     assert distrusted.returncode == 1
     assert "BadSignature" in distrusted.stderr
+
+
+def test_the_archive_of_another_instance_by_its_name(run: Run, deployment: dict[str, str]) -> None:
+    assert re.search(r"town\W+discord\.42\W+file:///", run("list").stdout)
+    assert "60 rows of the newest" in run("verify", "town", "discord.42").stdout
+    by_url = run(*("verify", "town", "discord.42", "--url", deployment["METAGOV_ARCHIVE_URL"]), METAGOV_DATABASE_URL="")
+    assert "60 rows of the newest" in by_url.stdout, by_url.stderr
 
 
 def test_verify_finds_damage_without_a_database(run: Run, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ async def test_a_mirror_from_the_command_line(mirror: Mirrored, discord: FakeDis
     discord.hidden.add(town.channels[1].id)
     done = await run(settings, discord, "sync", "--sweep", "town", "discord")
     assert done.returncode == 1
+    assert "refused, everything else was read" in done.stderr
     assert "may not see it" in done.stderr
+    assert "discord: incomplete" in done.stdout
 
 
 async def test_what_is_not_there_is_said_in_one_line(

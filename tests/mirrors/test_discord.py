@@ -156,7 +156,7 @@ async def test_messages_that_make_no_sense_are_kept_and_flagged_and_stop_nothing
     town = build_town(discord, channels=2, messages=40)
     await mirror.enable(own_app(discord, town.guild))
     channel, author = town.channels[0], town.people[0]
-    odd = {
+    odd: dict[str, dict[str, Any]] = {
         "unknown": {"brand_new": {"deep": [1, None, {"x": 1.5}]}},
         "nothing": {"author": None, "content": None, "mentions": None, "attachments": None, "reactions": None},
         "wrong": {"author": "ada", "content": 5, "mentions": "all", "reactions": [None, {"emoji": None}], "type": "x"},
