@@ -13,6 +13,7 @@ import httpx
 from redis.asyncio import Redis
 
 from app.actions.service import Performer
+from app.archives.forget import archive_step
 from app.archives.service import Archives
 from app.core import killpoints
 from app.core.crypto import Vault
@@ -27,6 +28,8 @@ from app.inbound.targets import Targets
 from app.installs.oauth.state import States
 from app.installs.oauth.visits import OAuthFlow
 from app.installs.service import Installer
+from app.mirrors.forget import Forgetting
+from app.mirrors.forget_steps import MIRROR_STEPS
 from app.mirrors.mirrors import Mirrors
 from app.processes.access import Mailroom
 from app.processes.runner import Runner
@@ -57,6 +60,8 @@ class Gateway:
     inbox: Inbox
     archives: Archives
     mirrors: Mirrors
+    forgetting: Forgetting
+    """Whatever keeps something that is made of mirrors adds its step."""
 
 
 @contextlib.asynccontextmanager
@@ -91,6 +96,16 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
             barrier=timedelta(seconds=settings.barrier_seconds),
             grace=timedelta(hours=settings.grace_hours),
         )
+        archives = Archives(settings, db.pool)
+        mirrors = Mirrors(
+            db,
+            host,
+            vault,
+            wake,
+            settings.handler_timeout,
+            at_once=settings.mirror_pages_at_once,
+            keep_answers=settings.mirror_keep_answers,
+        )
         installer = Installer(db, host, vault, settings.handler_timeout)
         try:
             yield Gateway(
@@ -107,16 +122,9 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
-                archives=Archives(settings, db.pool),
-                mirrors=Mirrors(
-                    db,
-                    host,
-                    vault,
-                    wake,
-                    settings.handler_timeout,
-                    at_once=settings.mirror_pages_at_once,
-                    keep_answers=settings.mirror_keep_answers,
-                ),
+                archives=archives,
+                mirrors=mirrors,
+                forgetting=Forgetting(mirrors, (*MIRROR_STEPS, archive_step(archives))),
             )
         finally:
             if runner.background:

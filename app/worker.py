@@ -42,6 +42,7 @@ from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
 from app.installs.oauth.revocation import drop_credentials, drop_grants
+from app.mirrors.forget import forget_due
 from app.mirrors.retention import drop_gone_mirrors, drop_old_runs
 from app.mirrors.runs import begin_due_runs
 from app.mirrors.walking import sync_due
@@ -77,6 +78,7 @@ class Drains:
     effects: Drain
     polls: Drain
     mirrors: Drain
+    forgetting: Drain
 
     def items(self) -> list[tuple[str, Drain]]:
         """Queue names with their functions."""
@@ -106,6 +108,7 @@ async def open_drains(gateway: Gateway, bells: Bells | None = None) -> AsyncIter
             effects=lambda: perform_effects_due(gateway.runner, bells.of("effects")),
             polls=lambda: run_polls_due(gateway.inbox, bells.of("polls")),
             mirrors=lambda: sync_due(gateway.mirrors, bells.of("mirrors")),
+            forgetting=lambda: forget_due(gateway.forgetting, bells.of("forgetting")),
         )
 
 

@@ -7,10 +7,13 @@ from sqlalchemy import text
 
 from app.archives.places import claim_name
 from app.archives.service import Archives
+from app.archives.snapshot import Written
+from app.host.binding import InstanceData
 from app.mirrors.mirrors import Mirrors
 from app.mirrors.source import open_source
 from app.runtime import instances
 from metagov_sdk.archive import ArchiveError
+from metagov_sdk.provider import ProviderSpec
 
 _log = structlog.get_logger(__name__)
 
@@ -51,19 +54,28 @@ async def archive_moved(mirrors: Mirrors, archives: Archives) -> int:
 
 async def _archive(mirrors: Mirrors, archives: Archives, instance_id: str, run: str) -> bool:
     """Archive one mirror, unless another worker is at it."""
+    found = await instances.by_id(mirrors.db.pool, mirrors.vault, instance_id)
+    spec = mirrors.spec(found[0].plugin) if found is not None else None
+    if found is None or spec is None:
+        return False
+    written = await archive_mirror(mirrors, archives, found[0], spec, run)
+    if written is None:
+        return False
+    _log.info("mirror archived", instance=instance_id, provider=spec.name, seq=written.head.seq)
+    return True
+
+
+async def archive_mirror(
+    mirrors: Mirrors, archives: Archives, instance: InstanceData, spec: ProviderSpec, run: str | None = None
+) -> Written | None:
+    """Archive a mirror as it is now; `run` is remembered as archived. None: another worker is at it."""
     async with mirrors.db.engine.connect() as connection:
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        if not (await connection.execute(text(_TURN), {"instance": instance_id})).scalar():
-            return False
-        found = await instances.by_id(mirrors.db.pool, mirrors.vault, instance_id)
-        spec = mirrors.spec(found[0].plugin) if found is not None else None
-        if found is None or spec is None:
-            return False
-        instance = found[0]
+        if not (await connection.execute(text(_TURN), {"instance": instance.id})).scalar():
+            return None
         async with open_source(mirrors.db, instance, spec) as source:
             name = await claim_name(mirrors.db.pool, instance)
             written = await archives.write(instance.community_id, source, name=name)
-        named = (instance.community_id, name, archives.url)
-        await mirrors.db.pool.execute(_ARCHIVED, *named, run)
-    _log.info("mirror archived", instance=instance_id, archive=name, seq=written.head.seq)
-    return True
+        if run is not None:
+            await mirrors.db.pool.execute(_ARCHIVED, instance.community_id, name, archives.url, run)
+    return written

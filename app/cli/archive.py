@@ -146,8 +146,9 @@ async def _refill(community: str, name: str, url: str, snapshot: str | None, pla
     if not settings.fernet_keys:
         raise click.ClickException("set METAGOV_SECRET_KEYS: the instance's secrets are sealed with them")
     async with Database(settings) as db:
-        instance, spec = await _mirrored(db, Vault(settings.fernet_keys), community, name, platform_id)
-        async with _open(community, name, url, snapshot) as reader, open_mirror(db, instance, spec) as sink:
+        vault = Vault(settings.fernet_keys)
+        instance, spec = await _mirrored(db, vault, community, name, platform_id)
+        async with _open(community, name, url, snapshot) as reader, open_mirror(db, instance, spec, vault) as sink:
             with _progress(reader, "restoring") as progress:
                 rows = await restore_rows(reader, sink, progress)
     return (

@@ -159,15 +159,23 @@ class MirrorBody(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class MirrorForgotten(Base):
-    """An account that is not to be mirrored again."""
+class MirrorForgotten(Base, WorkRow):
+    """An account that is not to be mirrored again, and how far taking out what there is of it has got."""
 
     __tablename__ = "mirror_forgotten"
+    __table_args__ = (UniqueConstraint("id"), due_index("mirror_forgotten"))
 
+    id: Mapped[str] = mapped_column(String(collation="C"))
     community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"), primary_key=True)
     provider: Mapped[str] = mapped_column(primary_key=True)
     hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     """Of the account, so that it is here once."""
     sealed: Mapped[str]
-    """The account, sealed: it has to be recognised in what the platform sends."""
+    """The account and what names it, sealed: it has to be recognised in what the platform sends."""
     forgotten_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When that was asked for last: what came before goes."""
+    finished_at: Mapped[datetime | None]
+    waits: Mapped[str | None]
+    """What is still to be done, in words, where a try could not do it."""
+    report: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    """What was taken out, counted, and which snapshots still hold it. Names nobody."""

@@ -13,11 +13,13 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.crypto import Vault
 from app.core.db import Database
 from app.core.ids import new_id
 from app.core.json_text import json_text
 from app.host.binding import InstanceData
 from app.mirrors.columns import Table, quoted
+from app.mirrors.forgotten import Forgotten, read_forgotten
 from app.mirrors.mirrors import tables_for
 from app.mirrors.status import read_status
 from metagov_sdk.provider import ProviderSpec
@@ -156,10 +158,13 @@ class DoesNotFit(ValueError):
 class MirrorSink:
     """Fills an instance's tables from elsewhere, in one transaction. Made by `open_sink`."""
 
-    def __init__(self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec) -> None:
+    def __init__(
+        self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec, forgotten: Forgotten
+    ) -> None:
         self._connection = connection
         self._instance = instance
         self._spec = spec
+        self._forgotten = forgotten
         self._tables = {table.name: table for table in tables_for(spec).values()}
         self._counts: dict[str, int] = {}
         self._now: datetime | None = None
@@ -192,8 +197,12 @@ class MirrorSink:
             raise DoesNotFit(f"the rows of {info.name} have another key ({', '.join(info.key)}): {mend}")
 
     async def write(self, table: TableInfo, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take rows; a column that they do not have is null. Raises DoesNotFit for values that no column takes."""
+        """Take rows, but for those of the forgotten; a column that they do not have is null.
+
+        Raises DoesNotFit for values that no column takes.
+        """
         found = self._tables[table.name]
+        rows = self._forgotten.without_rows(found.record, rows)
         json_columns = {column.name for column in found.columns if column.kind == "json"} | {"extra", "mirror_flags"}
         own = [column.name for column in found.columns]
         names = [*own, "extra", "mirror_flags", "deleted_at"]
@@ -254,12 +263,18 @@ _DROP_PARTITIONS = text("DELETE FROM mirror_partitions WHERE instance_id = :inst
 
 
 @contextlib.asynccontextmanager
-async def open_sink(db: Database, instance: InstanceData, spec: ProviderSpec) -> AsyncIterator[MirrorSink]:
-    """A sink into an instance's tables; nothing changes there unless it is finished."""
+async def open_sink(
+    db: Database, instance: InstanceData, spec: ProviderSpec, vault: Vault
+) -> AsyncIterator[MirrorSink]:
+    """A sink into an instance's tables; nothing changes there unless it is finished.
+
+    vault: opens the names of those who are forgotten, and do not come back with what was archived before.
+    """
+    forgotten = await read_forgotten(db, vault, instance, spec)
     async with db.engine.connect() as connection, connection.begin() as transaction:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        sink = MirrorSink(connection, instance, spec)
+        sink = MirrorSink(connection, instance, spec, forgotten)
         yield sink
         if not sink.finished:
             await transaction.rollback()

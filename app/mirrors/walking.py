@@ -141,7 +141,7 @@ async def _read_pages(
     for number in range(_PAGES_AT_A_TIME):
         page, recorder = await _fetch(use, reading, number, now)
         page = forgotten.without(page)
-        recorder.leave_out(forgotten.accounts)
+        recorder.leave_out(forgotten)
         try:
             cursor, now = await _commit(use, reading, page, recorder)
         except DBAPIError as error:

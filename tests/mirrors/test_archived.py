@@ -35,7 +35,7 @@ async def test_a_mirror_and_its_archive_are_equal(mirror: Mirrored, archives: Ar
     instance, spec = await found(mirror)
     async with (
         archives.reader(instance.community_id, "town", "discord") as reader,
-        open_sink(mirror.gateway.db, instance, spec) as sink,
+        open_sink(mirror.gateway.db, instance, spec, mirror.use.vault) as sink,
     ):
         assert await restore(reader, sink) == sum(map(len, before.values()))
     after = await read_all(mirror)

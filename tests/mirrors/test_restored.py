@@ -174,7 +174,7 @@ async def refill(books: Mirrored, archives: Archives) -> None:
     instance, spec = await found(books)
     async with (
         archives.reader(instance.community_id, "town", "shelf") as reader,
-        open_sink(books.gateway.db, instance, spec) as sink,
+        open_sink(books.gateway.db, instance, spec, books.gateway.vault) as sink,
     ):
         await restore(reader, sink)
 
@@ -224,5 +224,5 @@ async def test_what_the_installed_plugin_does_not_have_is_named(books: Mirrored)
 
 
 async def begin(books: Mirrored, instance: InstanceData, spec: ProviderSpec, info: TableInfo) -> None:
-    async with open_sink(books.gateway.db, instance, spec) as sink:
+    async with open_sink(books.gateway.db, instance, spec, books.gateway.vault) as sink:
         await sink.begin([info])
