@@ -7,15 +7,15 @@ import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from math import isnan
-from operator import eq
+from operator import eq, itemgetter
 from typing import Literal
 
 from metagov_sdk.graph.addresses import NO_BYTE, utf8
 from metagov_sdk.graph.graph import WeightedGraph
 from metagov_sdk.graph.javascript import encode, number, quoted
 from metagov_sdk.graph.keys import PAGE, Keys
+from metagov_sdk.graph.weights import EdgeWeight
 
 Packing = Literal["zlib", "gzip"]
 
@@ -95,40 +95,34 @@ def _addresses(graph: WeightedGraph) -> Iterator[bytes]:
 def _edge_weights(graph: WeightedGraph) -> Iterator[bytes]:
     weights = graph.prefixes.edges
     if weights:
-        rows = [
-            f'{_raw("E", key)}:{{"backwards":{number(weights[key].backwards)},"forwards":{number(weights[key].forwards)}}}'
-            for key in sorted(weights)
-        ]
-        yield utf8(",".join(rows))
+        rows = sorted(weights.items(), key=itemgetter(0))
+        yield _weights("E", [(key, _both(weight)) for key, weight in rows])
+
+
+def _both(weight: EdgeWeight) -> str:
+    return f'{{"backwards":{number(weight.backwards)},"forwards":{number(weight.forwards)}}}'
 
 
 def _node_weights(graph: WeightedGraph) -> Iterator[bytes]:
     keys, weights = graph.node_columns.keys, graph.node_columns.weights
-    prefixes = sorted(graph.prefixes.nodes.items())
+    prefixes = sorted((key, number(weight)) for key, weight in graph.prefixes.nodes.items())
     for page in range(keys.pages):
-        start = page * PAGE
-        own = [
-            (key, weight)
-            for key, weight in zip(keys.page(page), weights[start : start + PAGE], strict=True)
-            if weight == weight
-        ]
-        if own:
-            before = bisect_right(prefixes, own[-1])
-            yield _weight_rows(sorted(chain(own, prefixes[:before])))
-            del prefixes[:before]
+        of_page = weights[page * PAGE : (page + 1) * PAGE]
+        if all(map(isnan, of_page)):
+            continue
+        own = [(key, number(each)) for key, each in zip(keys.page(page), of_page, strict=True) if each == each]
+        before = bisect_right(prefixes, own[-1])
+        yield _weights("N", sorted(prefixes[:before] + own) if before else own)
+        del prefixes[:before]
     if prefixes:
-        yield _weight_rows(prefixes)
+        yield _weights("N", prefixes)
 
 
-def _weight_rows(rows: list[tuple[str, float]]) -> bytes:
-    return utf8(",".join([f"{_raw('N', key)}:{number(weight)}" for key, weight in rows]))
-
-
-def _raw(nonce: str, key: str) -> str:
-    """An address in one string, quoted."""
-    if _ESCAPED.search(key):
-        key = key.translate(_ESCAPES)
-    return f'"{nonce}\\u0000{key}"'.replace("\0", "\\u0000")
+def _weights(nonce: str, rows: list[tuple[str, str]]) -> bytes:
+    """Members of an object, named by addresses in one string."""
+    if _ESCAPED.search(NO_BYTE.join([key for key, _ in rows])):
+        rows = [(key.translate(_ESCAPES), weight) for key, weight in rows]
+    return utf8(",".join([f'"{nonce}\0{key}":{weight}' for key, weight in rows]).replace("\0", "\\u0000"))
 
 
 def _parts(keys: Keys, page: int) -> list[str]:
