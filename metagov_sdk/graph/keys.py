@@ -30,10 +30,17 @@ class Keys:
     def extend(self, keys: Sequence[str]) -> None:
         """Add keys that come behind all that are there."""
         self._length += len(keys)
-        self._open += keys
-        while len(self._open) >= PAGE:
-            self._write(self._open[:PAGE])
-            del self._open[:PAGE]
+        start = 0
+        if self._open:
+            start = PAGE - len(self._open)
+            self._open += keys[:start]
+            if len(self._open) < PAGE:
+                return
+            self._write(self._open)
+        whole = len(keys) - (len(keys) - start) % PAGE
+        for at in range(start, whole, PAGE):
+            self._write(keys[at : at + PAGE])
+        self._open = list(keys[whole:])
 
     def close(self) -> Keys:
         """Nothing more comes."""
@@ -88,6 +95,6 @@ class Keys:
             self._seen = seen = (page, self.page(page))
         return seen[1]
 
-    def _write(self, keys: list[str]) -> None:
+    def _write(self, keys: Sequence[str]) -> None:
         self._firsts.append(keys[0])
         self._pages.append(self._pack.compress(NO_BYTE.join(keys).encode("latin-1")))
