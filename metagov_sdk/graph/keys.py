@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
@@ -16,15 +17,16 @@ PAGE = 4096
 class Keys:
     """Keys in order, found by their position, and their position by them: `extend`, `close`, then read."""
 
-    __slots__ = ("_firsts", "_length", "_open", "_pack", "_pages", "_seen")
+    __slots__ = ("_ends", "_firsts", "_length", "_open", "_packed", "_seen")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self._pages: list[bytes] = []
+        # All pages in one piece: many small ones, each made in between large texts, would leave memory full of holes.
+        self._packed = bytearray()
+        self._ends = array("Q", [0])
         self._firsts: list[str] = []
         self._length = 0
         self._open: list[str] = []
-        self._pack = zstandard.ZstdCompressor(level=1)
         self._seen: tuple[int, list[str]] = (-1, [])
 
     def extend(self, keys: Sequence[str]) -> None:
@@ -70,11 +72,12 @@ class Keys:
     @property
     def pages(self) -> int:
         """How many pages there are."""
-        return len(self._pages)
+        return len(self._firsts)
 
     def text(self, page: int) -> str:
         """A page's keys with NO_BYTE between them."""
-        return zstandard.ZstdDecompressor().decompress(self._pages[page]).decode("latin-1")
+        packed = self._packed[self._ends[page] : self._ends[page + 1]]
+        return zstandard.ZstdDecompressor().decompress(packed).decode("latin-1")
 
     def page(self, page: int) -> list[str]:
         """A page's keys."""
@@ -97,4 +100,5 @@ class Keys:
 
     def _write(self, keys: Sequence[str]) -> None:
         self._firsts.append(keys[0])
-        self._pages.append(self._pack.compress(NO_BYTE.join(keys).encode("latin-1")))
+        self._packed += zstandard.ZstdCompressor(level=1).compress(NO_BYTE.join(keys).encode("latin-1"))
+        self._ends.append(len(self._packed))
