@@ -28,13 +28,12 @@ class Edges:
 class EdgeRows:
     """Takes edges in any order, between nodes by their numbers.
 
-    count   how many were added.
-    source  the number of whoever says what comes; set it after a `flush`.
+    source: the number of whoever says what comes; set it after a `flush`.
     """
 
     def __init__(self) -> None:
-        self.count = 0
         self.source = 0
+        self._flushed = 0
         self._runs = Runs("IIdH")
         self._differ: list[tuple[str, End]] = []
         """Of edges with a key that another of the run has: those that may differ from it."""
@@ -44,13 +43,17 @@ class EdgeRows:
         self._keys: list[str] = []
         self._src, self._dst, self._times = array("I"), array("I"), array("d")
 
+    @property
+    def count(self) -> int:
+        """How many were added."""
+        return self._flushed + len(self._keys)
+
     def add(self, key: str, src: int, dst: int, time: float) -> None:
         """Add an edge."""
         self._keys.append(key)
         self._src.append(src)
         self._dst.append(dst)
         self._times.append(time)
-        self.count += 1
         if len(self._keys) >= RUN:
             self.flush()
 
@@ -58,6 +61,7 @@ class EdgeRows:
         """Sort and pack what has come."""
         sources = array("H", [self.source]) * len(self._keys)
         rows = Rows(self._keys, [self._src, self._dst, self._times, sources]).sorted()
+        self._flushed += len(self._keys)
         self._start()
         self._runs.keep(self._distinct(rows))
 
