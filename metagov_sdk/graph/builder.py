@@ -92,7 +92,7 @@ class GraphBuilder:
         key = key_of(address)
         proposal = IdentityProposal(name, self.plugin_name, type, address, description or "/".join(address))
         if self._participants.setdefault(address, proposal) != proposal:
-            self._draft.conflicts.append(f"the participant {show(key)} is proposed in two ways")
+            self._draft.conflicts.add(f"the participant {show(key)} is proposed in two ways")
 
     def include(self, graph: WeightedGraph, source: str) -> None:
         """Merge a finished graph into this one: addresses are kept, weights are joined.

@@ -12,19 +12,41 @@ from metagov_sdk.graph.javascript import number as written
 from metagov_sdk.graph.nodes import NodeRows, Nodes
 from metagov_sdk.graph.weights import EdgeWeight, PrefixWeights
 
+MOST_CONFLICTS = 1000
+"""How many are named; somebody else's graph may have millions."""
+
+
+class Conflicts:
+    """What was told in two ways, a sentence apiece: the first of them in order, and how many there are."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._sentences: list[str] = []
+
+    def add(self, sentence: str) -> None:
+        """One more."""
+        self.total += 1
+        self._sentences.append(sentence)
+        if len(self._sentences) >= 2 * MOST_CONFLICTS:
+            self._sentences = self.first()
+
+    def first(self) -> list[str]:
+        """The first of them, whatever the order they came in."""
+        return sorted(self._sentences)[:MOST_CONFLICTS]
+
 
 class Draft:
     """What was told of a graph so far. Nodes go by numbers; one may have several, until all comes together.
 
     distinct   numbers of which no two may turn out to be one node.
-    conflicts  what was told in two ways, a sentence apiece.
+    conflicts  what was told in two ways.
     """
 
     def __init__(self) -> None:
         self.nodes = NodeRows()
         self.edges = EdgeRows()
         self.edge_weights: dict[str, EdgeWeight] = {}
-        self.conflicts: list[str] = []
+        self.conflicts = Conflicts()
         self.distinct = range(0)
         self.number_of = self.nodes.number_of
         self.connect = self.edges.add
@@ -77,9 +99,11 @@ class Draft:
                     used[number] = 1
         nodes, places, unused = self.nodes.finish(used, self._join)
         edges, twice = self.edges.finish(places)
-        self.conflicts += (self._told_twice(key, ends, nodes) for key, ends in twice.items())
-        if self.conflicts:
-            raise GraphConflict(sorted(self.conflicts))
+        for key in sorted(twice)[:MOST_CONFLICTS]:
+            self.conflicts.add(self._told_twice(key, twice[key], nodes))
+        self.conflicts.total += max(0, len(twice) - MOST_CONFLICTS) + self.edges.unnamed
+        if self.conflicts.total:
+            raise GraphConflict(self.conflicts.first(), self.conflicts.total)
         # An address that is neither a node nor an edge's end is in no graph; if it has a weight it is a prefix.
         weights = self.nodes.weights
         prefixes = {key: weights[number] for key, number in unused if weights[number] == weights[number]}
@@ -88,7 +112,7 @@ class Draft:
     def _join(self, key: str, first: int, other: int) -> None:
         nodes = self.nodes
         if first in self.distinct and other in self.distinct:
-            self.conflicts.append(f"the address {show(key)} is there twice")
+            self.conflicts.add(f"the address {show(key)} is there twice")
         place = nodes.described[other]
         if place and not nodes.described[first]:
             nodes.described[first] = place
@@ -111,7 +135,7 @@ class Draft:
         if sources:
             first, other = sorted(sources)[0], sorted(sources)[1:]
             sentence = f"{sentence}: {first!r} says another than {repr(other[0]) if other else 'the rest'}"
-        self.conflicts.append(sentence)
+        self.conflicts.add(sentence)
 
     def _told_twice(self, key: str, ends: set[End], nodes: Nodes) -> str:
         told = []

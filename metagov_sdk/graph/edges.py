@@ -11,6 +11,8 @@ from metagov_sdk.graph.runs import Rows, Runs, gather, has_twins
 RUN = 2**19
 """Edges that are held unpacked before they are sorted."""
 
+_MOST = 4000
+
 End = tuple[int, int, float, int]
 """From where to where, when, and who says so."""
 
@@ -28,11 +30,14 @@ class Edges:
 class EdgeRows:
     """Takes edges in any order, between nodes by their numbers.
 
-    source: the number of whoever says what comes; set it after a `flush`.
+    source   the number of whoever says what comes; set it after a `flush`.
+    unnamed  how many contradictions `finish` has left out, because there are so many.
     """
 
     def __init__(self) -> None:
         self.source = 0
+        self.unnamed = 0
+        self._merging = False
         self._flushed = 0
         self._runs = Runs("IIdH")
         self._differ: list[tuple[str, End]] = []
@@ -47,6 +52,11 @@ class EdgeRows:
     def count(self) -> int:
         """How many were added."""
         return self._flushed + len(self._keys)
+
+    @property
+    def first_differing(self) -> str | None:
+        """The key of a contradiction that has shown so far."""
+        return self._differ[0][0] if self._differ else None
 
     def add(self, key: str, src: int, dst: int, time: float) -> None:
         """Add an edge."""
@@ -76,6 +86,7 @@ class EdgeRows:
         """
         for run in self._runs:
             run.columns[:2] = (gather(places, column) for column in run.columns[:2])
+        self._merging = True
         self._differ = [(key, (places[src], places[dst], at, who)) for key, (src, dst, at, who) in self._differ]
         if only := self._runs.single():
             edges = Edges(only.keys, *only.columns[:3])
@@ -99,8 +110,15 @@ class EdgeRows:
             if rows.keys[row] != rows.keys[kept[-1]]:
                 kept.append(row)
             elif self._row(rows, row)[:3] != self._row(rows, kept[-1])[:3]:
-                self._differ += ((rows.keys[row], self._row(rows, each)) for each in (kept[-1], row))
+                self._note(rows, kept[-1], row)
         return rows.take(kept)
+
+    def _note(self, rows: Rows, *twins: int) -> None:
+        # While all is merged they come in the order of their keys, and the first are enough to be named.
+        if self._merging and len(self._differ) >= _MOST:
+            self.unnamed += 1
+        else:
+            self._differ += ((rows.keys[row], self._row(rows, row)) for row in twins)
 
     @staticmethod
     def _row(rows: Rows, row: int) -> End:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import nan
 from typing import Any
 
-from metagov_sdk.graph.addresses import key_of, raw
+from metagov_sdk.graph.addresses import key_of, raw, show
 from metagov_sdk.graph.declaration import Declaration
 from metagov_sdk.graph.draft import Draft
 from metagov_sdk.graph.errors import GraphConflict, GraphTooLarge, UnreadableGraph, WrongGraph
@@ -18,6 +18,7 @@ from metagov_sdk.graph.scan import JsonScanner, below
 from metagov_sdk.graph.unpack import LIMITS, ReadLimits, unpack
 from metagov_sdk.graph.weights import EdgeWeight, check_weight
 
+_OFTEN = 2**16
 _GRAPH, _WEIGHTS = "/1/graphJSON", "/1/weightsJSON"
 _VERSIONS = {"sourcecred/weightedGraph": "0.1.0", "sourcecred/graph": "0.8.0", "sourcecred/weights": "0.2.0"}
 
@@ -156,6 +157,9 @@ class _Reading:
             key = self._key(edge.get("address"), f"{here}/address")
             src, dst = self._index(edge, "srcIndex", here), self._index(edge, "dstIndex", here)
             connect(key, self._first + src, self._first + dst, _time(edge, here))
+            if index % _OFTEN == 0 and (twice := self._draft.edges.first_differing):
+                # Each costs memory, and one is enough to refuse the file.
+                raise UnreadableGraph(pointer, f"the edge {show(twice)} is there twice, with other ends or times")
 
     def _node_weights(self, pointer: str) -> None:
         for name in self._scan.members(pointer):
@@ -174,7 +178,7 @@ class _Reading:
             self._refuse_conflict(here)
 
     def _refuse_conflict(self, pointer: str) -> None:
-        if self._draft.conflicts:
+        if self._draft.conflicts.total:
             raise UnreadableGraph(pointer, "it has another weight before")
 
     def _describe(self) -> None:

@@ -218,6 +218,21 @@ def test_many_runs_of_many_pages_are_merged() -> None:
     assert {edge.address: (edge.src, edge.dst, edge.timestamp_ms) for edge in whole.edges()} == edges
 
 
+def test_of_very_many_conflicts_the_first_are_named() -> None:
+    graphs = {}
+    for name, at in (("one", 1), ("two", 2)):
+        graph = GraphBuilder()
+        for index in range(5000):
+            graph.node(("n", f"{index:05}"), name)
+            graph.edge(("e", f"{index:05}"), ("n", "00000"), ("n", "00001"), at)
+        graphs[name] = graph.finish()
+    with pytest.raises(GraphConflict, match="and 9,995 more") as conflict:
+        merge_graphs(graphs)
+    assert conflict.value.total == 10_000
+    assert conflict.value.conflicts[0].startswith("the edge e/00000 is there twice: ")
+    assert len(conflict.value.conflicts) == 1000
+
+
 def test_an_address_twice_is_seen_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metagov_sdk.graph.nodes.RUN", 1)
     graph = GraphBuilder()
