@@ -6,15 +6,9 @@ for piece in write_graph(built.graph): …
 """
 
 from metagov_sdk.graph.addresses import Address, has_prefix
-from metagov_sdk.graph.builder import GraphBuilder
-from metagov_sdk.graph.declaration import (
-    Declaration,
-    EdgeType,
-    EdgeWeight,
-    NodeType,
-    read_declaration,
-    write_declaration,
-)
+from metagov_sdk.graph.builder import GraphBuilder, merge_graphs
+from metagov_sdk.graph.declaration import Declaration, EdgeType, NodeType, join_declarations, write_declaration
+from metagov_sdk.graph.documents import read_declaration, read_identities
 from metagov_sdk.graph.errors import (
     GraphConflict,
     GraphError,
@@ -24,15 +18,11 @@ from metagov_sdk.graph.errors import (
     WrongPacking,
 )
 from metagov_sdk.graph.graph import Edge, Node, Weighing, WeightedGraph
-from metagov_sdk.graph.identities import (
-    IdentityProposal,
-    IdentityType,
-    identity_names,
-    read_identities,
-    write_identities,
-)
-from metagov_sdk.graph.read import LIMITS, ReadLimits, read_graph, unpack
+from metagov_sdk.graph.identities import IdentityProposal, IdentityType, identity_name, write_identities
+from metagov_sdk.graph.read import read_graph
 from metagov_sdk.graph.rules import GraphConfig, GraphInput, GraphRules, PublishedGraph, build_graph
+from metagov_sdk.graph.unpack import LIMITS, ReadLimits, unpack
+from metagov_sdk.graph.weights import EdgeWeight
 from metagov_sdk.graph.write import Packing, pack, write_graph
 
 __all__ = [
@@ -63,7 +53,9 @@ __all__ = [
     "WrongPacking",
     "build_graph",
     "has_prefix",
-    "identity_names",
+    "identity_name",
+    "join_declarations",
+    "merge_graphs",
     "pack",
     "read_declaration",
     "read_graph",

@@ -10,8 +10,10 @@ from pydantic import Field
 from typing_extensions import TypeVar
 
 from metagov_sdk.archive import ArchiveReader
+from metagov_sdk.graph.addresses import show_parts
 from metagov_sdk.graph.builder import GraphBuilder
-from metagov_sdk.graph.declaration import Declaration
+from metagov_sdk.graph.declaration import Declaration, join_declarations
+from metagov_sdk.graph.errors import GraphConflict, WrongGraph
 from metagov_sdk.graph.graph import WeightedGraph
 from metagov_sdk.graph.identities import IdentityProposal
 from metagov_sdk.models import Config, Model
@@ -85,7 +87,29 @@ async def build_graph(
 ) -> PublishedGraph:
     """Run a rule set, merge in the inputs that are to be, and check what came of it.
 
-    The declaration is the rule set's and its merged inputs' in one. Raises what `build` raises; GraphConflict when
-    sources contradict each other or a weight repeats a type's prefix; WrongGraph when a participant is no node.
+    inputs: by name, all that the configuration lists. The declaration is the rule set's and its merged inputs' in one.
+
+    Raises what `build` raises; GraphConflict when sources contradict each other or a weight repeats a type's prefix;
+    WrongGraph when a participant is no node or an input is missing. Reading the archive gives way to others on the
+    loop, the rest takes processor time without a break.
     """
-    raise NotImplementedError
+    given = inputs or {}
+    wanted = {*rules.inputs, *(each.name for each in rules.config.inputs)}
+    if missing := sorted(wanted - given.keys()):
+        raise WrongGraph(f"there is no input {missing[0]!r}: name it under `inputs`, with a plugin or a graph_url")
+    builder = GraphBuilder(rules.plugin_name)
+    await rules.build(archive, builder, given)
+    own = {proposal.address for proposal in builder.identities()}
+    merged = {each.name: given[each.name] for each in rules.config.inputs if each.merge}
+    for name, published in sorted(merged.items()):
+        builder.include(published.graph, name)
+        builder.include_identities(published.identities)
+    declarations = [each.declaration for each in merged.values() if each.declaration is not None]
+    declaration = join_declarations(rules.declaration(), declarations)
+    graph = builder.finish()
+    if conflicts := graph.conflicts_with(declaration):
+        raise GraphConflict(conflicts)
+    for address in sorted(own):
+        if graph.node(address) is None:
+            raise WrongGraph(f"the participant {show_parts(address)} is no node of the graph")
+    return PublishedGraph(graph, declaration, builder.identities())
