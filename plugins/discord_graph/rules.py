@@ -69,7 +69,7 @@ class DiscordGraph(GraphRules[DiscordGraphConfig]):
         drawing = _Drawing(graph, config, people)
         for place in await self._places(archive):
             await self._draw(archive, place, drawing)
-        graph.include_identities(list(proposals(people.values())))
+        graph.settle_identities(list(proposals(people.values())))
         if config.anchor:
             add_anchor(
                 graph,
