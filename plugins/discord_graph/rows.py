@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import JsonValue
 
-from metagov_sdk.archive import ArchivedTable, Row
-from metagov_sdk.archive.columns import kinds_of
+from metagov_sdk.archive import Row
 
 
 class Guild(Row, table="discord.guild"):
@@ -36,20 +34,13 @@ class Thread(Row, table="discord.thread"):
 
 
 class Member(Row, table="discord.member"):
-    """A member."""
+    """A member. Archives of today also have `discriminator` and `system`; older ones have not."""
 
     id: str
     username: str | None
     nick: str | None
     bot: bool | None
     roles: JsonValue
-
-
-class FullMember(Member, table="discord.member"):
-    """A member of an archive that also keeps what older ones do not."""
-
-    discriminator: str | None
-    system: bool | None
 
 
 class Message(Row, table="discord.message"):
@@ -75,9 +66,3 @@ class Mention(Row, table="discord.mention"):
 
     message_id: str
     user_id: str
-
-
-def member_row(table: ArchivedTable) -> type[Member]:
-    """The row that fits the archive."""
-    there: dict[str, Any] = dict(kinds_of(table.json_schema))
-    return FullMember if {"discriminator", "system"} <= there.keys() else Member

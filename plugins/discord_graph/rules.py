@@ -30,7 +30,7 @@ from plugins.discord_graph.kinds import (
     REACTS_TO,
 )
 from plugins.discord_graph.people import Person, person, proposals
-from plugins.discord_graph.rows import Channel, Guild, Mention, Message, Reaction, Thread, member_row
+from plugins.discord_graph.rows import Channel, Guild, Member, Mention, Message, Reaction, Thread
 
 _TEXT_CHANNEL = 0
 _MESSAGE_UNITS = 30
@@ -62,8 +62,7 @@ class DiscordGraph(GraphRules[DiscordGraphConfig]):
         config = self.config
         await self._check_guild(archive)
         people: dict[str, Person] = {}
-        rows = plain_rows(archive, member_row(archive.table("discord.member")), deleted=config.deleted)
-        async for members in rows:
+        async for members in plain_rows(archive, Member, deleted=config.deleted):
             for raw in members:
                 people[raw["id"]] = person(raw, config.config.roleWeightConfig)
         drawing = _Drawing(graph, config, people)
