@@ -123,9 +123,8 @@ class Manifest:
         if not arguments or not isinstance(arguments[0], type) or not issubclass(arguments[0], GraphConfig):
             raise ManifestError(f"{what}: derive them from GraphRules[YourConfig], with a GraphConfig")
         if not issubclass(self.config, arguments[0]):
-            raise ManifestError(
-                f"{what} take {arguments[0].__name__}, and the plugin's config is {self.config.__name__}: name one class"
-            )
+            given, own = arguments[0].__name__, self.config.__name__
+            raise ManifestError(f"{what} take {given}, and the plugin's config is {own}: name one class")
         plugin_name = getattr(graph, "plugin_name", None)
         if not isinstance(plugin_name, str) or not _PLUGIN_NAME.fullmatch(plugin_name):
             raise ManifestError(f'{what}: say plugin_name = "…", of up to 20 letters, digits and hyphens')

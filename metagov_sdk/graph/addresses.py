@@ -29,23 +29,16 @@ def has_prefix(address: Address, prefix: Address) -> bool:
 def key_of(address: Address) -> str:
     """The address's key. Raises WrongGraph for NUL in a part, and for text that is not Unicode."""
     key = "\0".join(address) + "\0"
-    if not key.isascii():
-        key = wide_key(key)
-    return key if key.count("\0") == len(address) else _uncommon_key(address)
-
-
-def _uncommon_key(address: Address) -> str:
-    if address:
-        raise WrongGraph(f"an address has NUL in a part: {show_parts(address)}")
-    return ""
-
-
-def wide_key(joined: str) -> str:
-    """The key of parts that were joined already, each with its NUL, and have characters past ASCII."""
+    if key.count("\0") != len(address):
+        if address:
+            raise WrongGraph(f"an address has NUL in a part: {show_parts(address)}")
+        return ""
+    if key.isascii():
+        return key
     try:
-        return joined.encode().translate(_TO_SORTED).decode("latin-1")
+        return key.encode().translate(_TO_SORTED).decode("latin-1")
     except UnicodeEncodeError:
-        raise WrongGraph(f"an address is not Unicode: {show_parts(tuple(joined.split(chr(0))[:-1]))}") from None
+        raise WrongGraph(f"an address is not Unicode: {show_parts(address)}") from None
 
 
 def address_of(key: str) -> Address:

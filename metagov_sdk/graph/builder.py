@@ -42,9 +42,14 @@ class GraphBuilder:
 
     def node(
         self, address: Address, description: str, timestamp_ms: float | None = None, *, weight: float | None = None
-    ) -> None:
-        """Add a node. `weight` is as `node_weight` of this address, and cheaper."""
-        key = _key(address)
+    ) -> int:
+        """Add a node. `weight` is as `node_weight` of this address, and cheaper.
+
+        Returns its number, which `edge` of this builder takes for the address: that is cheaper, too.
+        """
+        key = "\0".join(address) + "\0"
+        if not key.isascii() or key.count("\0") != len(address):
+            key = key_of(address)
         if timestamp_ms is None:
             timestamp_ms = nan
         elif not -LARGEST <= timestamp_ms <= LARGEST:
@@ -54,14 +59,21 @@ class GraphBuilder:
         draft.describe(number, key, Texts.encode(description), timestamp_ms)
         if weight is not None:
             draft.weigh(number, key, check_weight(weight, key))
+        return number
 
-    def edge(self, address: Address, src: Address, dst: Address, timestamp_ms: float) -> None:
+    def edge(self, address: Address, src: Address | int, dst: Address | int, timestamp_ms: float) -> None:
         """Add an edge. Its ends may be added later, or never: then it dangles."""
-        key = _key(address)
+        key = "\0".join(address) + "\0"
+        if not key.isascii() or key.count("\0") != len(address):
+            key = key_of(address)
         if not -LARGEST <= timestamp_ms <= LARGEST:
             raise WrongGraph(f"the time of the edge {show(key)} is {timestamp_ms}; milliseconds since 1970 should be")
         draft = self._draft
-        draft.connect(key, draft.number_of(_key(src)), draft.number_of(_key(dst)), timestamp_ms)
+        if not isinstance(src, int):
+            src = draft.number_of(key_of(src))
+        if not isinstance(dst, int):
+            dst = draft.number_of(key_of(dst))
+        draft.connect(key, src, dst, timestamp_ms)
 
     def node_weight(self, prefix: Address, weight: float) -> None:
         """Weigh all nodes with this prefix (a whole address is one); what fits several prefixes has their product."""
@@ -134,9 +146,3 @@ def merge_graphs(graphs: Mapping[str, WeightedGraph]) -> WeightedGraph:
     for name, graph in graphs.items():
         builder.include(graph, name)
     return builder.finish()
-
-
-def _key(address: Address) -> str:
-    # The usual case of `key_of`, without its second call: this runs a million times.
-    key = "\0".join(address) + "\0"
-    return key if key.isascii() and key.count("\0") == len(address) else key_of(address)

@@ -37,11 +37,6 @@ class EdgeColumns:
         """Some of the rows."""
         return EdgeColumns(self.keys[start:end], self.src[start:end], self.dst[start:end], self.times[start:end])
 
-    def take(self, order: Sequence[int]) -> EdgeColumns:
-        """Rows in another order."""
-        keys = [self.keys[row] for row in order]
-        return EdgeColumns(keys, gather(self.src, order), gather(self.dst, order), gather(self.times, order))
-
 
 @dataclass(slots=True)
 class Edges:
@@ -151,7 +146,8 @@ class EdgeRuns:
         keys = [rows.keys[row] for row in order]
         if any(map(eq, keys, islice(keys, 1, None))):
             order = self._distinct(rows, order, source_of)
-        return rows.take(order)
+            keys = [rows.keys[row] for row in order]
+        return EdgeColumns(keys, gather(rows.src, order), gather(rows.dst, order), gather(rows.times, order))
 
     def _distinct(self, rows: EdgeColumns, order: list[int], source_of: Callable[[int], str]) -> list[int]:
         kept = order[:1]

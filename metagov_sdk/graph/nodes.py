@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from metagov_sdk.graph.keys import Keys
@@ -34,6 +35,11 @@ class Texts:
     def raw(self, index: int) -> bytes:
         """An encoded text."""
         return bytes(self._letters[self._ends[index] : self._ends[index + 1]])
+
+    def take(self, indexes: Iterable[int]) -> list[str]:
+        """Some of the texts."""
+        letters, ends = self._letters, self._ends
+        return [letters[ends[index] : ends[index + 1]].decode("utf-8", "surrogatepass") for index in indexes]
 
     def __getitem__(self, index: int) -> str:
         return self._letters[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
