@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.graphs.discord_cases import cases
+from tests.graphs.servers import cases
 from tests.graphs.sourcecred.install import HERE, tree
 
 DATA = HERE.parent / "data" / "discord"

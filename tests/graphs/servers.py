@@ -99,7 +99,11 @@ def cases() -> dict[str, dict[str, Any]]:
     def case(api: dict[str, Any] = town, **config: Any) -> dict[str, Any]:
         return {"config": [{"guildId": GUILD, "reactionWeightConfig": weighed, **config}], "api": api}
 
-    every: dict[str, Any] = {"roleWeightConfig": roles, "channelWeightConfig": channels, "propsChannels": [PROPS, CHILD]}
+    every: dict[str, Any] = {
+        "roleWeightConfig": roles,
+        "channelWeightConfig": channels,
+        "propsChannels": [PROPS, CHILD],
+    }
     return {
         "plain": case(),
         "empty": case(Town().api()),
