@@ -161,11 +161,16 @@ class Weighing:
 
     def node(self, address: Address) -> float:
         """A node's weight; 1 if none was set."""
+        known = self._graph.node_columns.keys.find(key_of(address)) >= 0
         weight = 1.0
         for end in range(len(address) + 1):
-            weight *= self._nodes.get(address[:end], 1.0)
-        own = self._graph.own_weight(key_of(address))
-        return weight if own is None or address in self._nodes else weight * own
+            found = self._nodes.get(address[:end])
+            # Of nodes in the graph, the weights of those before them that begin their addresses are known already.
+            if found is None and (end == len(address) or not known):
+                found = self._graph.own_weight(key_of(address[:end]))
+            if found is not None:
+                weight *= found
+        return weight
 
     def edge(self, address: Address) -> EdgeWeight:
         """An edge's weights; 1 and 1 if none were set."""
