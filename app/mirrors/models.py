@@ -55,7 +55,8 @@ class MirrorPartition(Base, WorkRow):
         due_index("mirror_partitions"),
         Index("ix_mirror_partitions_run", "run_id"),
         Index("ix_mirror_partitions_waiting", "run_id", postgresql_where="next_at IS NOT NULL"),
-        Index("ix_mirror_partitions_owner", "instance_id", "owner_table", "owner_key"),
+        # The instance last: while there are few rows, a plan would take any index that begins with it for the other.
+        Index("ix_mirror_partitions_owner", "owner_key", "owner_table", "instance_id"),
         Index("ix_mirror_partitions_parent", "parent"),
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import func, text, update
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core import work
@@ -157,8 +157,7 @@ async def _look_up(session: AsyncSession, reading: Reading, table: str, keys: Se
 
 # A partition is due when the run has not had it yet and there is reason to: everything is read again, it has failed or
 # was never read to its end, or its fingerprint (NULL is always news) is another than when it was. One that is not due
-# is as whole as its parent's page says: up to when the parent's reading began. One in which there is nothing ("") is
-# read, to take away what was there, only if it was ever read.
+# is as whole as its parent's page says: up to when the parent's reading began.
 _ADD_CHILDREN = text("""
 WITH new AS MATERIALIZED (
     SELECT new.*, p.id IS NOT NULL AS known,
@@ -166,12 +165,13 @@ WITH new AS MATERIALIZED (
             (p.run_id IS DISTINCT FROM :run OR new.wanted IS DISTINCT FROM p.wanted OR p.next_at IS NOT NULL)
             AND (:sweep OR new.wanted IS NULL OR new.wanted IS DISTINCT FROM p.seen)
         ) AS due
-    FROM unnest(
-        CAST(:ids AS text[]), CAST(:walks AS text[]), CAST(:keys AS text[]), CAST(:data AS json[]),
-        CAST(:tables AS text[]), CAST(:owners AS text[]), CAST(:wanted AS text[]), CAST(:sweep_only AS boolean[])
-    ) AS new(id, walk, key, data, owner_table, owner_key, wanted, sweep_only)
-    LEFT JOIN mirror_partitions p ON p.instance_id = :instance AND p.walk = new.walk AND p.key = new.key
-    WHERE (new.wanted IS DISTINCT FROM '' OR p.id IS NOT NULL) AND (:sweep OR NOT new.sweep_only)
+    FROM json_to_recordset(CAST(:children AS json)) AS new(
+        id text, walk text, key text, data json, owner_table text, owner_key text, wanted text, sweep_only boolean
+    )
+    LEFT JOIN LATERAL (
+        SELECT * FROM mirror_partitions p
+        WHERE p.instance_id = :instance AND p.walk = new.walk AND p.key = new.key LIMIT 1) p ON true
+    WHERE :sweep OR NOT new.sweep_only
 )
 INSERT INTO mirror_partitions AS p (
     id, instance_id, walk, key, data, parent, owner_table, owner_key, run_id, sweep, wanted, next_at
@@ -199,26 +199,61 @@ ON CONFLICT (instance_id, walk, key) DO UPDATE SET
 """)
 
 
+_UNSOUND = re.compile(r"\\u(0000|d[89a-f][0-9a-f]{2})")
+_PAIR = re.compile(r"(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})")
+
+
+def _sound(document: str) -> str:
+    """JSON in ASCII without what no text of a database holds: NUL, and half a surrogate pair."""
+    if not _UNSOUND.search(document):
+        return document
+    parts = _PAIR.split(document)
+    return "".join(part if place % 2 else _UNSOUND.sub(r"\\ufffd", part) for place, part in enumerate(parts))
+
+
+# One in which there is nothing ("") is read, to take away what was there, only if it was ever read.
+_KNOWN = text("""
+SELECT place.walk, place.key
+FROM unnest(CAST(:walks AS text[]), CAST(:keys AS text[])) AS place(walk, key)
+CROSS JOIN LATERAL (
+    SELECT FROM mirror_partitions p
+    WHERE p.instance_id = :instance AND p.walk = place.walk AND p.key = place.key LIMIT 1) p
+""")
+
+
 async def _add_children(session: AsyncSession, reading: Reading, children: Sequence[Child]) -> None:
     """Partitions found on a page: new ones, and what is known of old ones now. In one statement."""
     partition = reading.partition
     # Of several for one partition the last counts; one whose owner cannot be stored has nothing to hang on.
     usable = {(child.walk, child.key): child for child in children if child.of.key_values is not None and child.key}
+    empty = [place for place, child in usable.items() if child.fingerprint == ""]
+    if empty:
+        # Most of a platform's things have nothing hanging on them, and never had.
+        walks, keys = ([place[part] for place in empty] for part in (0, 1))
+        rows = await session.execute(_KNOWN, {"instance": reading.instance.id, "walks": walks, "keys": keys})
+        known = {(row.walk, row.key) for row in rows}
+        for place in empty:
+            if place not in known:
+                del usable[place]
     if not usable:
         return
-    rows = list(usable.values())
-    owners = [child.of.key_values or () for child in rows]
+    found = [
+        {
+            "id": number,
+            "walk": child.walk,
+            "key": child.key,
+            "data": child.data,
+            "owner_table": child.of.table,
+            "owner_key": key_text(child.of.key_values or ()),
+            "wanted": child.fingerprint,
+            "sweep_only": reading.spec.walks[child.walk].sweep_only,
+        }
+        for number, child in zip(new_ids("par", len(usable)), usable.values(), strict=True)
+    ]
     await session.execute(
         _ADD_CHILDREN,
         {
-            "ids": new_ids("par", len(rows)),
-            "walks": [child.walk for child in rows],
-            "keys": [child.key for child in rows],
-            "data": [None if child.data is None else json.dumps(child.data) for child in rows],
-            "tables": [child.of.table for child in rows],
-            "owners": [key_text(key) for key in owners],
-            "wanted": [child.fingerprint for child in rows],
-            "sweep_only": [reading.spec.walks[child.walk].sweep_only for child in rows],
+            "children": _sound(json.dumps(found)),
             "instance": reading.instance.id,
             "parent": partition.number,
             "run": partition.run_id,
@@ -228,39 +263,46 @@ async def _add_children(session: AsyncSession, reading: Reading, children: Seque
     )
 
 
+# What a page has added to each table, added to the counters of partition p.
+ADD_GROWTH = """p.rows || coalesce((
+    SELECT jsonb_object_agg(key, coalesce((p.rows ->> key)::bigint, 0) + value::bigint)
+    FROM jsonb_each_text(CAST(:growth AS jsonb))), '{}')"""
+_WRITE = f"""
+UPDATE mirror_partitions p SET cursor = CAST(:cursor AS json), requests = p.requests + :requests, rows = {ADD_GROWTH},
+    pass_number = :pass, reading_since = CAST(:since AS timestamptz), progress_at = clock_timestamp(), attempt = 0,
+    error = NULL, high_water = greatest(p.high_water, CAST(:high_water AS timestamptz))
+WHERE p.id = :id AND p.status <> 'gone'
+"""  # noqa: S608 -- constants only
+_WRITE_OPEN = text(_WRITE)
+_WRITE_CLOSED = text(
+    _WRITE.replace(
+        "reading_since = CAST(:since AS timestamptz)",
+        "reading_since = NULL, seen = :wanted, through = greatest(p.through, CAST(:since AS timestamptz)), "
+        "swept = CASE WHEN :whole THEN CAST(:since AS timestamptz) ELSE p.swept END, "
+        "last_success_at = clock_timestamp(), lease_until = NULL, again = false, "
+        "next_at = CASE WHEN p.again THEN clock_timestamp() END",
+    )
+)
+
+
 async def _write_partition(
     session: AsyncSession, reading: Reading, cursor: Cursor, growth: Growth, traffic: Traffic
 ) -> None:
     """The row is locked by now, and ours. A partition that its own page has taken away stays gone."""
     partition = reading.partition
-    values: dict[str, Any] = {
-        "cursor": cursor.to_json(),
-        "requests": MirrorPartition.requests + traffic.requests,
-        "rows": add_growth(growth),
-        "pass_number": partition.pass_number,
-        "reading_since": partition.reading_since,
-        "progress_at": func.clock_timestamp(),
-        "attempt": 0,
-        "error": None,
-    }
-    if growth.high_water is not None:
-        values["high_water"] = func.greatest(MirrorPartition.high_water, growth.high_water)
-    if cursor.open is None:
-        values |= {
-            "seen": partition.wanted,
-            "through": func.greatest(MirrorPartition.through, partition.reading_since),
-            "last_success_at": func.clock_timestamp(),
-            "lease_until": None,
-            "next_at": text("CASE WHEN again THEN clock_timestamp() END"),
-            "again": False,
-            "reading_since": None,
-            **({"swept": partition.reading_since} if _was_whole(reading) else {}),
-        }
+    closed = cursor.open is None
     await session.execute(
-        update(MirrorPartition)
-        .where(MirrorPartition.id == partition.id, MirrorPartition.status != "gone")
-        .values(**values)
-        .execution_options(synchronize_session=False)
+        _WRITE_CLOSED if closed else _WRITE_OPEN,
+        {
+            "id": partition.id,
+            "cursor": json.dumps(cursor.to_json()),
+            "requests": traffic.requests,
+            "growth": json.dumps(growth.rows),
+            "pass": partition.pass_number,
+            "since": partition.reading_since,
+            "high_water": growth.high_water,
+            **({"wanted": partition.wanted, "whole": _was_whole(reading)} if closed else {}),
+        },
     )
 
 
@@ -270,12 +312,3 @@ def _was_whole(reading: Reading) -> bool:
     if reading.walk.kind != "log" or opened is None or opened.sweep:
         return True
     return not reading.cursor.spans.spans if reading.walk.newest_first else opened.low == ORIGIN
-
-
-def add_growth(growth: Growth) -> Any:
-    """The counters with what the page has added to them."""
-    counters: Any = MirrorPartition.rows
-    for table, count in sorted(growth.rows.items()):
-        now = func.coalesce(MirrorPartition.rows[table].as_integer(), 0) + count
-        counters = counters.op("||")(func.jsonb_build_object(table, now))
-    return counters

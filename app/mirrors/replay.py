@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import httpx
-from sqlalchemy import update
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import current_time
 from app.host.binding import InstanceData
 from app.mirrors.forgotten import read_forgotten
 from app.mirrors.mirrors import Mirrors, tables_for
-from app.mirrors.models import MirrorPartition
-from app.mirrors.pages import add_growth, check_page
+from app.mirrors.pages import ADD_GROWTH, check_page
 from app.mirrors.rows import Growth, Source, write_rows
 from app.mirrors.walking import find_walk
 from app.runtime.calls import PluginCrashed, run
@@ -87,15 +86,16 @@ async def _replay_page(use: Mirrors, instance: InstanceData, spec: ProviderSpec,
     done.rows += len(page.rows)
 
 
+_COUNT = text(f"UPDATE mirror_partitions p SET rows = {ADD_GROWTH} WHERE p.number = :number")  # noqa: S608
+
+
 async def _write(session: AsyncSession, spec: ProviderSpec, instance: InstanceData, row: Any, page: Page) -> None:
     tables = tables_for(spec)
     growth = Growth()
     # Under the partition's present pass: a row that was deleted since is not brought back by what was said before.
     source = Source(instance, row["number"], row["pass_number"], await current_time(session))
     await write_rows(session, tables, source, page.rows, growth, revive=False)
-    await session.execute(
-        update(MirrorPartition).where(MirrorPartition.number == row["number"]).values(rows=add_growth(growth))
-    )
+    await session.execute(_COUNT, {"number": row["number"], "growth": json.dumps(growth.rows)})
 
 
 async def _read_answers(use: Mirrors, instance_id: str, answers: Sequence[Any]) -> list[_Answer]:

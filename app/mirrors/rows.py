@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -81,12 +82,6 @@ async def write_rows(
 
 
 def _parameters(table: Table, rows: Sequence[Record], source: Source, growth: Growth) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for number, column in enumerate(table.columns):
-        values: list[Any] = [getattr(row, column.name) for row in rows]
-        if column.kind == "json":
-            values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
-        parameters[f"c{number}"] = values
     flags = [row.flags for row in rows]
     if table.record.time is not None:
         latest = source.now + _AHEAD
@@ -98,15 +93,32 @@ def _parameters(table: Table, rows: Sequence[Record], source: Source, growth: Gr
                 flags[place] = (*flags[place], f"future:{table.record.time}")
             elif growth.high_water is None or moment > growth.high_water:
                 growth.high_water = moment
-    return parameters | {
-        "extra": [row.extra_json for row in rows],
-        "flags": [json.dumps(each) if each else None for each in flags],
+    return {
+        "rows": _document(rows, flags),
         "instance": source.instance.id,
         "community": source.instance.community_id,
         "source": source.number,
         "pass": source.pass_number,
         "now": source.now,
     }
+
+
+def _document(rows: Sequence[Record], flags: Sequence[Sequence[str]]) -> str:
+    """Rows as `Table.upsert` takes them."""
+    try:
+        return orjson.dumps(
+            [
+                {**row.__dict__, "extra": orjson.Fragment(row.extra_json), "mirror_flags": flag or None}
+                for row, flag in zip(rows, flags, strict=True)
+            ]
+        ).decode()
+    except TypeError:
+        # Deeper, or with greater numbers, than orjson takes.
+        plain = [
+            {**row.__dict__, "extra": row.extra, "mirror_flags": flag or None}
+            for row, flag in zip(rows, flags, strict=True)
+        ]
+        return json.dumps(plain, default=datetime.isoformat, ensure_ascii=False)
 
 
 _KEEP = text("""

@@ -43,13 +43,14 @@ class WeightedGraph:
 
     def __init__(self, nodes: Nodes, edges: Edges, prefixes: PrefixWeights) -> None:
         self.node_columns = nodes
+        self._node_count = len(nodes.described) - nodes.described.count(0)
         self.edge_columns = edges
         self.prefixes = prefixes
 
     @property
     def node_count(self) -> int:
         """How many nodes there are."""
-        return len(self.node_columns.times)
+        return self._node_count
 
     @property
     def edge_count(self) -> int:
@@ -144,7 +145,7 @@ class WeightedGraph:
 
     def _node(self, key: str, place: int) -> Node:
         time = self.node_columns.times[place - 1]
-        return Node(address_of(key), self.node_columns.texts[place - 1], None if isnan(time) else time)
+        return Node(address_of(key), self.node_columns.texts.take((place - 1,))[0], None if isnan(time) else time)
 
 
 class Weighing:

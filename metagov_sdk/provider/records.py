@@ -5,34 +5,28 @@ Reading loses nothing and never fails: what does not fit a field is left out of 
 
 from __future__ import annotations
 
-import json
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from pydantic import JsonValue, PrivateAttr
 from pydantic.fields import FieldInfo
 
 from metagov_sdk.errors import ManifestError
 from metagov_sdk.models import Model
+from metagov_sdk.provider.values import Kind, ReadValue, reader, storable
 
-Kind: TypeAlias = Literal["text", "integer", "boolean", "time", "json"]
-"""What a column holds."""
 Key: TypeAlias = tuple[str | int, ...]
 """The values of a record's key fields."""
 
 LONGEST_KEY = 500
 """Characters of a text that is part of a key: an index has to hold it."""
-HUGE = 1_000_000
-"""Characters from which on a text is flagged; it is kept all the same."""
-_MOST = 2**63 - 1
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST_NAME = 50
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _RESERVED = frozenset({"instance_id", "community_id", "extra", "first_seen", "synced_at", "deleted_at"})
 
 
@@ -94,15 +88,30 @@ class Record(Model):
     """Derived from the fields, in their order."""
     _steps: ClassVar[tuple[_Step, ...]] = ()
     _known: ClassVar[frozenset[str]] = frozenset()
+    _nested: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Objects of which fields are read, and the names within them that are."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         cls.columns = _columns(cls)
         cls._steps = tuple(
-            _Step(column, _reader(column, cls.model_fields[column.name].annotation)) for column in cls.columns
+            _Step(
+                column.name,
+                column.path[0],
+                column.path[1:],
+                reader(column.kind, cls.model_fields[column.name].annotation),
+                column.in_key,
+                ".".join(column.path),
+            )
+            for column in cls.columns
         )
         cls._known = frozenset(column.path[0] for column in cls.columns) | set(cls.ignored)
+        cls._nested = tuple(
+            (column.path[0], column.path[1])
+            for column in cls.columns
+            if len(column.path) > 1 and column.path[0] not in cls.ignored
+        )
 
     @classmethod
     def read(cls, raw: object, /, **given: Any) -> Self:
@@ -112,27 +121,27 @@ class Record(Model):
         named in `flags` ("type:content"); a text with characters that no database takes is flagged "text:…", and has
         the replacement character for them.
         """
-        source: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
+        source: dict[str, Any] = raw if isinstance(raw, dict) else {}
         flags: list[str] = []
         kept: dict[str, Any] = {} if isinstance(raw, dict) else {"": raw}
         values: dict[str, Any] = {}
-        for step in cls._steps:
-            column = step.column
-            name = column.name
-            value = given[name] if name in given else _find(source, column.path)
+        for name, root, deeper, read_value, in_key, path in cls._steps:
+            value = given[name] if name in given else source.get(root)
+            if deeper and name not in given:
+                value = _find(value, deeper)
             if value is None:
                 values[name] = None
                 continue
-            read, flag = step.read(value)
-            if read is not None and column.in_key and isinstance(read, str) and not 0 < len(read) <= LONGEST_KEY:
+            read, flag = read_value(value)
+            if in_key and isinstance(read, str) and not 0 < len(read) <= LONGEST_KEY:
                 read, flag = None, "key"
             if flag is not None:
                 flags.append(f"{flag}:{name}")
                 if flag != "huge":
-                    kept[".".join(column.path)] = value
+                    kept[path] = value
             values[name] = read
-        unknown = {name: value for name, value in source.items() if name not in cls._known}
-        extra, odd, text = _storable({**_rest(cls, source), **unknown, **kept})
+        unknown = {name: source[name] for name in source if name not in cls._known}
+        extra, odd, text = storable({**_rest(cls._nested, source), **unknown, **kept})
         if odd:
             flags.append("text:extra")
         # What pydantic's model_construct does, without what it looks up for each field of each row anew.
@@ -144,20 +153,27 @@ class Record(Model):
         put(row, "__pydantic_private__", {"_extra": extra, "_extra_json": text, "_flags": tuple(flags)})
         return row
 
+    def _private(self, name: str) -> Any:
+        # What pydantic's own look-up comes to, at a fraction of its time: pages have many rows.
+        return (self.__pydantic_private__ or {})[name]
+
     @property
     def extra(self) -> dict[str, Any]:
         """What the platform said beyond the fields; JSON values."""
-        return self._extra
+        extra: dict[str, Any] = self._private("_extra")
+        return extra
 
     @property
     def extra_json(self) -> str:
         """The same as a JSON document."""
-        return self._extra_json
+        document: str = self._private("_extra_json")
+        return document
 
     @property
     def flags(self) -> tuple[str, ...]:
         """What was wrong with what the platform said: "type:<field>", "text:<field>", "huge:<field>" and the like."""
-        return self._flags
+        flags: tuple[str, ...] = self._private("_flags")
+        return flags
 
     @property
     def key_values(self) -> Key | None:
@@ -195,16 +211,18 @@ class Record(Model):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """How one column is read: the value for it (None: there is none that fits) and the flag."""
+class _Step(NamedTuple):
+    """How one column is read: where its value stands, and what makes one of it that fits, with the flag."""
 
-    column: Column
-    read: Callable[[Any], tuple[Any, str | None]]
+    name: str
+    root: str
+    deeper: tuple[str, ...]
+    read: ReadValue
+    in_key: bool
+    path: str
 
 
-def _find(source: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = source
+def _find(value: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         if not isinstance(value, dict):
             return None
@@ -212,100 +230,17 @@ def _find(source: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return value
 
 
-def _rest(cls: type[Record], source: Mapping[str, Any]) -> dict[str, Any]:
+def _rest(nested: Sequence[tuple[str, str]], source: Mapping[str, Any]) -> dict[str, Any]:
     """What nested objects hold beside the fields that were read from them."""
     rest: dict[str, Any] = {}
-    for column in cls.columns:
-        root = column.path[0]
-        if len(column.path) == 1 or root in cls.ignored or root not in source:
+    for root, read in nested:
+        if root not in source:
             continue
-        inner = source[root]
+        inner = rest.get(root, source[root])
         if isinstance(inner, dict):
-            inner = {name: value for name, value in rest.get(root, inner).items() if name != column.path[1]}
+            inner = {name: value for name, value in inner.items() if name != read}
         rest[root] = inner
     return {name: value for name, value in rest.items() if value}
-
-
-def _read_text(value: Any) -> tuple[Any, str | None]:
-    if not isinstance(value, str):
-        # An id that a platform writes as a number today is still the id.
-        return (str(value), "type") if isinstance(value, int) and not isinstance(value, bool) else (None, "type")
-    if "\0" in value or (not value.isascii() and _LONE_SURROGATE.search(value)):
-        return _LONE_SURROGATE.sub("\ufffd", value.replace("\0", "\ufffd")), "text"
-    return value, "huge" if len(value) > HUGE else None
-
-
-def _read_integer(value: Any) -> tuple[Any, str | None]:
-    if isinstance(value, str) and len(value) < 25 and value.isascii() and value.lstrip("-").isdigit():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST:
-        return value, None
-    return None, "type"
-
-
-def _read_boolean(value: Any) -> tuple[Any, str | None]:
-    return (value, None) if isinstance(value, bool) else (None, "type")
-
-
-def _read_time(value: Any) -> tuple[Any, str | None]:
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-        elif isinstance(value, datetime):
-            moment = value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            moment = datetime.fromtimestamp(value, UTC)
-        else:
-            return None, "type"
-        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)), None
-    except (ValueError, OverflowError, OSError):
-        return None, "type"
-
-
-def _read_json(value: Any) -> tuple[Any, str | None]:
-    clean, odd, _ = _storable(value)
-    return clean, "text" if odd else None
-
-
-def _read_texts(value: Any) -> tuple[Any, str | None]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        return None, "type"
-    return _read_json(value)
-
-
-_READERS: dict[str, Callable[[Any], tuple[Any, str | None]]] = {
-    "text": _read_text,
-    "integer": _read_integer,
-    "boolean": _read_boolean,
-    "time": _read_time,
-    "json": _read_json,
-}
-
-
-def _reader(column: Column, annotation: Any) -> Callable[[Any], tuple[Any, str | None]]:
-    kinds = [typing.get_origin(part) or part for part in typing.get_args(annotation)]
-    return _read_texts if list in kinds else _READERS[column.kind]
-
-
-def _storable(value: Any) -> tuple[Any, bool, str]:
-    """The value, if a database's JSON can hold it, whether it could not, and the JSON document.
-
-    What it cannot (NUL, half a surrogate pair, NaN) is kept as the text of its JSON under "unstorable".
-    """
-    if value == {}:
-        return value, False, "{}"
-    try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode()
-        if "\\u0000" not in text:
-            return value, False, text
-    except (ValueError, TypeError, RecursionError):
-        pass
-    try:
-        clean = {"unstorable": json.dumps(value, default=str)}
-    except (ValueError, RecursionError):
-        clean = {"unstorable": "nested too deep to be written down"}
-    return clean, True, json.dumps(clean)
 
 
 def _columns(cls: type[Record]) -> tuple[Column, ...]:

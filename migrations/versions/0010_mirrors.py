@@ -116,7 +116,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_mirror_partitions_due", "mirror_partitions", ["next_at"], postgresql_where="next_at IS NOT NULL"
     )
-    op.create_index("ix_mirror_partitions_owner", "mirror_partitions", ["instance_id", "owner_table", "owner_key"])
+    op.create_index("ix_mirror_partitions_owner", "mirror_partitions", ["owner_key", "owner_table", "instance_id"])
     op.create_index("ix_mirror_partitions_parent", "mirror_partitions", ["parent"])
     op.create_index("ix_mirror_partitions_run", "mirror_partitions", ["run_id"])
     op.create_index(

@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 SUPERVISOR = r"""
-import asyncio, json, os, sys
+import asyncio, json, os, signal, sys
 from app.cli.supervise import Command, run
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, as nohup does
 commands, options = json.loads(sys.argv[1])
 tell = lambda word: os.write(1, f"{word}\n".encode())
 async def ready():

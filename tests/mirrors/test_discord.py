@@ -116,3 +116,20 @@ async def test_a_sweep_reads_all_of_a_thread_that_had_to_be_looked_up(mirror: Mi
     thread.remove(thread.order[2])
     await mirror.sync(sweep=True)
     assert await mirror.holds(town) == []
+
+
+async def test_an_emoji_that_no_database_can_hold_stops_nothing(mirror: Mirrored, discord: FakeDiscord) -> None:
+    town = build_town(discord, channels=2, messages=40)
+    await mirror.enable(own_app(discord, town.guild))
+    channel = town.channels[0]
+    message = channel.messages[channel.order[0]]
+    message.react("\0", town.people[0].id)
+    message.react("half a pair \ud83d", town.people[0].id)
+    message.react("👍", town.people[1].id)
+    stands = await mirror.sync()
+    assert stands["state"] == "idle"
+    assert {table["name"]: table["rows"] for table in stands["tables"]}["discord.message"] == 40
+    found = await mirror.gateway.db.pool.fetch(
+        "SELECT emoji FROM mirror_discord.reaction WHERE message_id = $1", str(message.id)
+    )
+    assert [row["emoji"] for row in found] == ["👍"]

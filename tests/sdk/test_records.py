@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metagov_sdk import ManifestError, Record, at
-from metagov_sdk.provider.records import HUGE
+from metagov_sdk.provider.values import HUGE
 
 
 class Post(Record):

@@ -15,6 +15,7 @@ from metagov_sdk.graph import (
     EdgeWeight,
     GraphBuilder,
     GraphConflict,
+    UnreadableGraph,
     WeightedGraph,
     identity_name,
     merge_graphs,
@@ -22,7 +23,6 @@ from metagov_sdk.graph import (
     write_graph,
 )
 from metagov_sdk.graph.addresses import address_of, key_of
-from metagov_sdk.graph.edges import EdgeRuns
 from metagov_sdk.graph.identities import IdentityProposal, propose
 
 # Few letters, so that addresses meet, and those whose orders differ between UTF-8, UTF-16 and code points.
@@ -191,21 +191,53 @@ def test_names_are_valid_distinct_and_the_same_in_any_order(names: list[str], rn
             assert taken.count(name.lower()) > 1 or each.name == name
 
 
-def test_runs_are_merged_as_if_they_were_one() -> None:
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+@given(content=contents, rng=st.randoms(use_true_random=False))
+def test_what_does_not_fit_at_once_is_merged(rows: int, content: Content, rng: random.Random) -> None:
+    steps = content.steps()
+    again = [*steps, *steps]
+    rng.shuffle(again)
+    whole = run(steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metagov_sdk.graph.nodes.RUN", rows)
+        patch.setattr("metagov_sdk.graph.edges.RUN", rows)
+        assert run(again) == whole
+        assert read_graph([written(whole)]) == whole
+        assert merge_graphs({"one": whole, "two": content.part(rng).build()}) == whole
+
+
+def test_many_runs_of_many_pages_are_merged() -> None:
     rng = random.Random(5)
-    keys = [f"e\0{rng.randrange(10**6)}\0" for _ in range(30_000)]
-    rows = {key: (rng.randrange(9), rng.randrange(9), float(rng.randrange(9))) for key in keys}
-    one, many = EdgeRuns(), EdgeRuns()
-    for index, key in enumerate(keys):
-        for runs in (one, many):
-            runs.open.keys.append(key)
-            runs.open.src.append(rows[key][0])
-            runs.open.dst.append(rows[key][1])
-            runs.open.times.append(rows[key][2])
-        if index % 4999 == 0 or index in (7, 8):
-            many.flush()
-    first, second = one.merge(), many.merge()
-    assert first == second
-    assert list(first.keys) == sorted(rows)
-    assert list(zip(first.src, first.dst, first.times, strict=True)) == [rows[key] for key in sorted(rows)]
-    assert one.twice == many.twice == []
+    edges = {("e", str(rng.randrange(10**6))): (("n", str(rng.randrange(9999))), ("n", "1"), i) for i in range(30_000)}
+    content = Content(edges=edges)  # type: ignore[arg-type]
+    whole = content.build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metagov_sdk.graph.nodes.RUN", 4999)
+        patch.setattr("metagov_sdk.graph.edges.RUN", 7001)
+        assert content.build() == whole
+    assert {edge.address: (edge.src, edge.dst, edge.timestamp_ms) for edge in whole.edges()} == edges
+
+
+def test_of_very_many_conflicts_the_first_are_named() -> None:
+    graphs = {}
+    for name, at in (("one", 1), ("two", 2)):
+        graph = GraphBuilder()
+        for index in range(5000):
+            graph.node(("n", f"{index:05}"), name)
+            graph.edge(("e", f"{index:05}"), ("n", "00000"), ("n", "00001"), at)
+        graphs[name] = graph.finish()
+    with pytest.raises(GraphConflict, match="and 9,995 more") as conflict:
+        merge_graphs(graphs)
+    assert conflict.value.total == 10_000
+    assert conflict.value.conflicts[0].startswith("the edge e/00000 is there twice: ")
+    assert len(conflict.value.conflicts) == 1000
+
+
+def test_an_address_twice_is_seen_however_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metagov_sdk.graph.nodes.RUN", 1)
+    graph = GraphBuilder()
+    for index in range(5):
+        graph.node((str(index),), "")
+    twice = written(graph.finish()).replace(b'["4"]', b'["1"]')
+    with pytest.raises(UnreadableGraph, match="the address 1 is there twice"):
+        read_graph([twice])

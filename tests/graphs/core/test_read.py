@@ -222,6 +222,21 @@ def test_edges_of_one_address_may_be_the_same_and_not_differ() -> None:
         read_graph([other])
 
 
+def test_a_file_of_nothing_but_one_edge_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metagov_sdk.graph.edges.RUN", 100)
+    monkeypatch.setattr("metagov_sdk.graph.read._OFTEN", 50)
+
+    def endless() -> Iterator[bytes]:
+        yield json.dumps(WHOLE).partition('{"address": ["e", "1"]')[0].encode()
+        for at in range(100_000):
+            yield b'{"address":["e"],"dstIndex":0,"srcIndex":0,"timestampMs":%d},' % at
+        pytest.fail("all of it was read")
+
+    with pytest.raises(UnreadableGraph, match="the edge e is there twice") as refused:
+        read_graph(endless())
+    assert refused.value.pointer == f"{IN_GRAPH}/edges"
+
+
 def test_a_weight_that_repeats_a_types_prefix_is_refused() -> None:
     kind = NodeType("Thing", "Things", ("a",), 1, "")
     declaration = Declaration("x", ("a",), ("e",), (kind,), (), ())

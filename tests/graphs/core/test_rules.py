@@ -183,7 +183,7 @@ async def test_conflicts_with_an_input_are_named() -> None:
         await build_graph_of(
             MANIFEST, POSTS, config={"inputs": [INPUT]}, inputs={"other": PublishedGraph(builder.finish())}
         )
-    said = "'other' says another than was said before"
+    said = "'other' says another than the rest"
     assert conflict.value.conflicts == (
         "the edge forum/WROTE/name 0/0 is there twice: 'other' has it from forum/x\\n to forum/y at 1 "
         "and from forum/PERSON/name 0 to forum/POST/0 at 1600000000000",
