@@ -28,6 +28,7 @@ class GraphBuilder:
         self._draft = Draft()
         self._participants: dict[Address, IdentityProposal] = {}
         self._others: list[IdentityProposal] = []
+        self._settled: list[IdentityProposal] = []
 
     @property
     def node_count(self) -> int:
@@ -119,6 +120,14 @@ class GraphBuilder:
         """Propose another graph's identities, too, by their own plugin names. Of one address the first is kept."""
         self._others += proposals
 
+    def settle_identities(self, proposals: Sequence[IdentityProposal]) -> None:
+        """Propose identities just as they are: for a rule set whose names have to be those of another program.
+
+        It sees to it that they are valid, and that SourceCred finds a name for each: `name`, `name-plugin`,
+        `name-plugin-1` and so on to 99 are tried, of up to 42 characters.
+        """
+        self._settled += proposals
+
     def finish(self) -> WeightedGraph:
         """The graph. The builder's storage goes into it: after that it can only tell its `identities`.
 
@@ -128,7 +137,7 @@ class GraphBuilder:
 
     def identities(self) -> Sequence[IdentityProposal]:
         """The participants as they are to be proposed, in the order of their addresses, names valid and distinct."""
-        return propose(self._participants.values(), self._others)
+        return propose(self._participants.values(), self._others, self._settled)
 
 
 def merge_graphs(graphs: Mapping[str, WeightedGraph]) -> WeightedGraph:

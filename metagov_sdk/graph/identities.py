@@ -45,19 +45,24 @@ def identity_name(wanted: str, plugin_name: str, address: Address) -> str:
     return "participant"[:longest]
 
 
-def propose(own: Iterable[IdentityProposal], others: Iterable[IdentityProposal]) -> Sequence[IdentityProposal]:
+def propose(
+    own: Iterable[IdentityProposal], others: Iterable[IdentityProposal], settled: Iterable[IdentityProposal] = ()
+) -> Sequence[IdentityProposal]:
     """The proposals by address, with names that are valid and distinct, whatever the order they come in.
 
     Names that differ only in case are not distinct. The first by address keeps the name, own ones before others; the
     rest get a number. Of an address that is proposed more than once the own proposal is kept, or else the first.
+    settled: own ones that stay as they are, alike or not; the names of the rest are distinct from theirs.
     """
+    fixed = {key_of(proposal.address): proposal for proposal in settled}
     by_address: dict[str, tuple[bool, IdentityProposal]] = {}
     for is_other, proposals in ((False, own), (True, others)):
         for proposal in proposals:
-            by_address.setdefault(key_of(proposal.address), (is_other, proposal))
+            if (key := key_of(proposal.address)) not in fixed:
+                by_address.setdefault(key, (is_other, proposal))
     ordered = sorted(by_address, key=lambda key: (by_address[key][0], key))
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {proposal.name.lower() for proposal in fixed.values()}
     clashes = []
     for key in ordered:
         proposal = by_address[key][1]
@@ -76,7 +81,8 @@ def propose(own: Iterable[IdentityProposal], others: Iterable[IdentityProposal])
         last[name.lower()] = number
         names[key] = free
         taken.add(free.lower())
-    return [replace(by_address[key][1], name=names[key]) for key in sorted(by_address)]
+    fixed |= {key: replace(proposal, name=names[key]) for key, (_, proposal) in by_address.items()}
+    return [fixed[key] for key in sorted(fixed)]
 
 
 def write_identities(proposals: Iterable[IdentityProposal]) -> bytes:

@@ -10,7 +10,6 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeVar
 
 from metagov_sdk.archive import ArchiveReader
-from metagov_sdk.graph.addresses import show_parts
 from metagov_sdk.graph.builder import GraphBuilder
 from metagov_sdk.graph.declaration import Declaration, join_declarations
 from metagov_sdk.graph.errors import GraphConflict, WrongGraph
@@ -105,8 +104,8 @@ async def build_graph(
     inputs: by name, all that the configuration lists. The declaration is the rule set's and its merged inputs' in one.
 
     Raises what `build` raises; GraphConflict when sources contradict each other or a weight repeats a type's prefix;
-    WrongGraph when a participant is no node or an input is missing. Reading the archive gives way to others on the
-    loop, the rest takes processor time without a break.
+    WrongGraph when an input is missing. Reading the archive gives way to others on the loop, the rest takes processor
+    time without a break.
     """
     given = inputs or {}
     wanted = {*rules.inputs, *(each.name for each in rules.config.inputs)}
@@ -114,7 +113,6 @@ async def build_graph(
         raise WrongGraph(f"there is no input {missing[0]!r}: name it under `inputs`, with a plugin or a graph_url")
     builder = GraphBuilder(rules.plugin_name)
     await rules.build(archive, builder, given)
-    own = {proposal.address for proposal in builder.identities()}
     merged = {each.name: given[each.name] for each in rules.config.inputs if each.merge}
     for name, published in sorted(merged.items()):
         builder.include(published.graph, name)
@@ -124,7 +122,4 @@ async def build_graph(
     graph = builder.finish()
     if conflicts := graph.conflicts_with(declaration):
         raise GraphConflict(conflicts)
-    for address in sorted(own):
-        if graph.node(address) is None:
-            raise WrongGraph(f"the participant {show_parts(address)} is no node of the graph")
     return PublishedGraph(graph, declaration, builder.identities())
