@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from metagov_sdk.actions import ActionMark, ActionSpec
 from metagov_sdk.errors import ManifestError
 from metagov_sdk.events import Event
+from metagov_sdk.graph.rules import GraphConfig, GraphRules
 from metagov_sdk.models import Config, Model, NoSettings, NoState, Settings, State
 from metagov_sdk.oauth import OAuth
 from metagov_sdk.plugin import Plugin
@@ -24,6 +25,7 @@ from metagov_sdk.verify import Unsigned
 from metagov_sdk.webhook import WebhookSpec
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PLUGIN_NAME = re.compile(r"[A-Za-z0-9-]{1,20}")
 
 
 class ProcessSpec:
@@ -62,6 +64,7 @@ class Manifest:
         events: Sequence[type[Event]] = (),
         oauth: type[OAuth[Any]] | None = None,
         provider: type[DataProvider[Any]] | None = None,
+        graph: type[GraphRules[Any]] | None = None,
     ) -> None:
         self.plugin = plugin
         self.name = _checked_name(plugin, "plugin")
@@ -96,6 +99,9 @@ class Manifest:
             if not getattr(event, "event_type", None):
                 raise ManifestError(f"event {event.__name__}: say its event_type")
         self.provider: ProviderSpec | None = None if provider is None else ProviderSpec(provider, self.name)
+        self.graph: type[GraphRules[Any]] | None = graph
+        if graph is not None:
+            self._check_graph(graph)
         self.oauth: type[OAuth[Any]] | None = oauth
         if oauth is not None:
             self._check_oauth(oauth)
@@ -109,6 +115,22 @@ class Manifest:
     def shared_webhook(self) -> WebhookSpec | None:
         """The hook that also serves `/api/hooks/<plugin>`, if there is one."""
         return next((hook for hook in self.webhooks.values() if hook.shared), None)
+
+    def _check_graph(self, graph: type[GraphRules[Any]]) -> None:
+        what = f"plugin {self.name}: its graph rules ({graph.__name__})"
+        _docstring(graph, what)
+        arguments = _type_arguments(graph, GraphRules)
+        if not arguments or not isinstance(arguments[0], type) or not issubclass(arguments[0], GraphConfig):
+            raise ManifestError(f"{what}: derive them from GraphRules[YourConfig], with a GraphConfig")
+        if not issubclass(self.config, arguments[0]):
+            given, own = arguments[0].__name__, self.config.__name__
+            raise ManifestError(f"{what} take {given}, and the plugin's config is {own}: name one class")
+        plugin_name = getattr(graph, "plugin_name", None)
+        if not isinstance(plugin_name, str) or not _PLUGIN_NAME.fullmatch(plugin_name):
+            raise ManifestError(f'{what}: say plugin_name = "…", of up to 20 letters, digits and hyphens')
+        for method in ("declaration", "build"):
+            if _function(graph, method) is _function(GraphRules, method):
+                raise ManifestError(f"{what}: define {method}")
 
     def _check_oauth(self, oauth: type[OAuth[Any]]) -> None:
         what = f"plugin {self.name}: its OAuth ({oauth.__name__})"

@@ -89,6 +89,9 @@ class MemberRecord(Record):
     username: str | None = at("user", "username")
     global_name: str | None = at("user", "global_name")
     bot: bool | None = at("user", "bot")
+    system: bool | None = at("user", "system")
+    discriminator: str | None = at("user", "discriminator")
+    """Four digits for bots, `0` for people since 2023."""
     nick: str | None
     roles: list[str] | None
     joined_at: datetime | None

@@ -1,0 +1,20 @@
+"""The plugin: what a driver enables."""
+
+from __future__ import annotations
+
+from metagov_sdk import Plugin
+from metagov_sdk.graph import GraphConfig
+
+
+class MeetingsConfig(GraphConfig):
+    """Where meetings are noted."""
+
+    source: str = "discord"
+    meeting_channels: tuple[str, ...]
+    """The ids of the channels or threads in which a message that names people is a meeting."""
+
+
+class MeetingsPlugin(Plugin[MeetingsConfig]):
+    """Who attended which meeting, as a graph: from the channels of a Discord server where it is noted."""
+
+    name = "meetings"
