@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: install run test test-faults mutants check format lock bench
+.PHONY: install run test test-faults test-sourcecred mutants check format lock bench
 
 install: $(STAMP)
 
@@ -20,11 +20,16 @@ run: install
 	@exec $(PY) -m app.cli dev
 
 test: install
-	$(PY) -m pytest -n 2 --dist worksteal tests --ignore=tests/faults
+	$(PY) -m pytest -n 2 --dist worksteal tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
 
 # Real processes are killed and stopped here, one test after the other; and what takes its time beside.
 test-faults: install
 	METAGOV_FUZZ_EXAMPLES=100000 $(PY) -m pytest -p no:randomly -s tests/faults tests/sdk/test_verify_fuzz.py
+
+# The real SourceCred takes graphs of every rule set. Its npm tree is kept in ~/.cache/metagov; the first time takes minutes.
+test-sourcecred: install
+	$(PY) -m tests.graphs.sourcecred.install
+	$(PY) -m pytest -n 2 tests/graphs/sourcecred
 
 # Breaks one mechanism after the other on a copy, and sees that a test notices. Takes an hour; ROWS="4 19" does some.
 mutants: install

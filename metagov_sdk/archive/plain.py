@@ -18,7 +18,7 @@ _TYPES: Mapping[Kind, frozenset[type]] = {
     "moment": frozenset({str}),
     "boolean": frozenset({bool}),
     "integer": frozenset({int, str}),
-    "json": frozenset({str, int, bool, list, dict}),
+    "json": frozenset({str, int, bool, list, dict, _NULL}),
 }
 """What stands for a column's kind in an archive; integers past 2^53 are text there."""
 

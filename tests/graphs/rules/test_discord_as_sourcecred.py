@@ -93,4 +93,3 @@ async def test_identities_are_the_same(name: str) -> None:
 def test_declaration_is_the_same() -> None:
     declaration: Declaration = DiscordGraph(None).declaration()  # type: ignore[arg-type]
     assert json.loads(write_declaration(declaration)) == read_case("plain")["sourcecred"]["declaration"]
-
