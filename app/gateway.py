@@ -20,6 +20,7 @@ from app.core.db import Database
 from app.core.egress import EgressPolicy, GuardedTransport, plugin_client
 from app.core.settings import Settings
 from app.core.wake import Wake
+from app.graphs.service import Graphs
 from app.host.binding import Host
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import Inbox
@@ -57,6 +58,7 @@ class Gateway:
     inbox: Inbox
     archives: Archives
     mirrors: Mirrors
+    graphs: Graphs
 
 
 @contextlib.asynccontextmanager
@@ -91,6 +93,8 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
             barrier=timedelta(seconds=settings.barrier_seconds),
             grace=timedelta(hours=settings.grace_hours),
         )
+        archives = Archives(settings, db.pool)
+        graphs = Graphs.of(settings, db, host, vault, wake, archives, egress)
         installer = Installer(db, host, vault, settings.handler_timeout)
         try:
             yield Gateway(
@@ -104,10 +108,13 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 targets=Targets(db, host, vault),
                 installer=installer,
                 oauth=OAuthFlow(installer, States(settings.fernet_keys)),
-                performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
+                performer=Performer(
+                    db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake), graphs.reader
+                ),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
-                archives=Archives(settings, db.pool),
+                archives=archives,
+                graphs=graphs,
                 mirrors=Mirrors(
                     db,
                     host,

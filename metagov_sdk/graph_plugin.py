@@ -1,4 +1,4 @@
-"""What every rule set's plugin offers to drivers: derive it from GraphPlugin[YourConfig], and add actions of its own."""
+"""What the plugin of every rule set offers: derive yours from GraphPlugin[YourConfig], and add actions of its own."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class Archives:
         self.url = settings.archive_url.rstrip("/")
         """Where they lie; empty where none are kept."""
         self._pool = pool
-        self._deployment = deployment(settings, os.environ if environment is None else environment)
-        self._trusted = settings.archive_public_keys
+        self.deployment = deployment(settings, os.environ if environment is None else environment)
+        self.trusted = settings.archive_public_keys
         self._signer = _signer(settings.archive_signing_key)
 
     @contextlib.asynccontextmanager
@@ -53,7 +53,7 @@ class Archives:
         """Where a community's archive of one provider lies. Raises NoArchives, UnusableArchive."""
         if not self.url:
             raise NoArchives("this deployment keeps no archives; set METAGOV_ARCHIVE_URL, for example file:///archives")
-        async with open_store(self.url, community, provider, self._deployment) as archive:
+        async with open_store(self.url, community, provider, self.deployment) as archive:
             yield archive
 
     async def head(self, community_id: str, community: str, provider: str) -> HeadFile | None:
@@ -63,7 +63,7 @@ class Archives:
             head = read_head(await archive.head(), provider, community, seen)
             if head is not None and (seen is None or head.seq > seen.seq):
                 # What is remembered has to be found genuine first, or a stranger's number would lock the next ones out.
-                await open_archive(archive, provider, community, seen=seen, trusted=self._trusted)
+                await open_archive(archive, provider, community, seen=seen, trusted=self.trusted)
                 await self._remember(community_id, provider, head)
         return head
 
@@ -78,7 +78,7 @@ class Archives:
         seen = await self.seen(community_id, provider)
         async with self.store(community, provider) as archive:
             reader = await open_archive(
-                archive, provider, community, snapshot=snapshot, seen=seen, trusted=self._trusted
+                archive, provider, community, snapshot=snapshot, seen=seen, trusted=self.trusted
             )
             await self._remember(community_id, provider, reader.head)
             yield reader

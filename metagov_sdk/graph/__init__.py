@@ -6,8 +6,8 @@ for piece in write_graph(built.graph): …
 """
 
 from metagov_sdk.graph.addresses import Address, has_prefix
-from metagov_sdk.graph.built import Direction, GraphNeighbour, GraphNode, GraphReader
 from metagov_sdk.graph.builder import GraphBuilder, merge_graphs
+from metagov_sdk.graph.built import Direction, GraphNeighbour, GraphNode, GraphReader
 from metagov_sdk.graph.declaration import Declaration, EdgeType, NodeType, join_declarations, write_declaration
 from metagov_sdk.graph.documents import read_declaration, read_identities
 from metagov_sdk.graph.errors import (
