@@ -24,7 +24,8 @@ FILES = {"graph.json": "graph", "declaration.json": "declaration", "identityProp
 
 _ADD = """
 INSERT INTO graph_shares (id, graph_id, token_hash, expires_at)
-SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM graph_shares WHERE graph_id = $2) < $5 RETURNING id
+SELECT $1::text, $2::text, $3::bytea, $4::timestamptz
+WHERE (SELECT count(*) FROM graph_shares WHERE graph_id = $2) < $5::int RETURNING id
 """
 _REVOKE = """
 DELETE FROM graph_shares s USING graphs g WHERE g.id = s.graph_id AND g.instance_id = $1 AND s.id = $2 RETURNING s.id
