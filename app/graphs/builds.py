@@ -224,11 +224,11 @@ async def _refused(use: Graphs, row: Graph, instance: InstanceData, values: dict
     """What was built before stays, and is served; it is tried again when something has changed."""
     # A host that answers this way may answer another the next time.
     values.setdefault("check_at", func.clock_timestamp() + _CHECK_EVERY)
-    values |= {"state": "failed", "error": reason[:_LONGEST_ERROR], "fingerprint": null()}
+    values |= {"state": "failed", "error": _shown(reason), "fingerprint": null()}
     async with use.db.begin() as session:
         await _finish(session, row, values)
-        if (row.state, row.error) != ("failed", reason[:_LONGEST_ERROR]):
-            await record(session, [_event(instance, "failed", {"reason": reason[:_LONGEST_ERROR]})])
+        if (row.state, row.error) != ("failed", _shown(reason)):
+            await record(session, [_event(instance, "failed", {"reason": _shown(reason)})])
     graph_builds_of(instance.plugin, "failed").inc()
     _log.warning("a graph cannot be built", instance=instance.id, plugin=instance.plugin, reason=reason)
     use.wake.poke("deliveries")
@@ -237,7 +237,7 @@ async def _refused(use: Graphs, row: Graph, instance: InstanceData, values: dict
 async def _put_off(use: Graphs, row: Graph, values: dict[str, Any], reason: str) -> None:
     pause = work.backoff(row.attempt, first=_FIRST_PAUSE, most=_LONGEST_PAUSE)
     async with use.db.begin() as session:
-        if not await work.fail(session, row, retry_in=pause, **values, error=reason[:_LONGEST_ERROR]):
+        if not await work.fail(session, row, retry_in=pause, **values, error=_shown(reason)):
             raise work.LostLease
     _log.info("a graph is built later", instance=row.instance_id, reason=reason)
 
@@ -253,6 +253,12 @@ async def _finish(session: AsyncSession, row: Graph, values: dict[str, Any]) -> 
     forced = case((asked, Graph.forced), else_=False)
     if not await work.finish(session, row, **values, forced=forced, next_at=case((asked, Graph.next_at), else_=null())):
         raise work.LostLease
+
+
+def _shown(reason: str) -> str:
+    """A reason as it can be stored and shown: places in foreign files can have NUL in them, and anything else."""
+    plain = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in reason[:_LONGEST_ERROR])
+    return plain[:_LONGEST_ERROR]
 
 
 def _event(instance: InstanceData, what: str, said: dict[str, Any]) -> NewEvent:

@@ -171,7 +171,8 @@ def _read_input(name: str, files: InputFiles) -> PublishedGraph:
         with Path(files["graph"]).open("rb") as file:
             graph = read_graph(iter(lambda: file.read(PIECE), b""), declaration=declared or None)
     except UnreadableGraph as error:
-        raise GraphError(f"the input {name!r} cannot be taken, its {what} is wrong at {error}") from None
+        at = f" at {error.pointer}" if error.pointer else ""
+        raise GraphError(f"the input {name!r} cannot be taken, its {what} is wrong{at}: {error.reason}") from None
     return PublishedGraph(graph, declared or None, people)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from app.core.errors import Conflict
 from app.graphs import builds
-from app.graphs.builds import build_due, notice_moved
 from app.graphs.building import BuildFailed
+from app.graphs.builds import build_due, notice_moved
 from app.graphs.files import GraphFiles
 from app.graphs.sweep import sweep_graphs
 from tests.graphs.service.towns import DISCORD_CONFIG, PROPS_CONFIG, Place, small_town, source_of
