@@ -21,7 +21,8 @@ from app.core import work
 from app.core.ids import new_id
 from app.core.metrics import graph_builds_of
 from app.events.service import NewEvent, core_event, record
-from app.graphs.building import BuildFailed, BuildRefused, build_apart
+from app.graphs import building
+from app.graphs.building import BuildFailed, BuildRefused
 from app.graphs.child import Built, Job
 from app.graphs.inputs import Resolved, resolve
 from app.graphs.models import Graph
@@ -126,7 +127,7 @@ async def _build(use: Graphs, row: Graph, instance: InstanceData, values: dict[s
     if fingerprint == row.fingerprint and not row.forced and row.files is not None and _all_there(use, row.files):
         await _close(use, row, {**values, "state": "built", "error": null()})
         return
-    built = await build_apart(
+    built = await building.build_apart(
         _job(use, instance, config, values["head"], inputs), lambda said: _progress(use, row, said)
     )
     await _name(use, row, instance, {**values, "fingerprint": fingerprint}, built)

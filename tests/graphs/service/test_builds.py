@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import Conflict
-from app.graphs import builds
+from app.graphs import building
 from app.graphs.building import BuildFailed
 from app.graphs.builds import build_due, notice_moved
 from app.graphs.files import GraphFiles
@@ -126,7 +126,7 @@ async def test_a_build_that_is_asked_for_during_another_follows_it(
 ) -> None:
     await place.enable(props=PROPS_CONFIG)
     count = 0
-    whole = builds.build_apart
+    whole = building.build_apart
 
     async def slow(job: Any, heard: Any) -> Any:
         nonlocal count
@@ -136,7 +136,7 @@ async def test_a_build_that_is_asked_for_during_another_follows_it(
             await place.driver.post("graph/props/build")
         return await whole(job, heard)
 
-    monkeypatch.setattr(builds, "build_apart", slow)
+    monkeypatch.setattr(building, "build_apart", slow)
     await place.work()
     assert count == 2
     assert (await place.graphs())["props"]["nodes"] == 7
@@ -146,19 +146,19 @@ async def test_a_child_that_is_killed_leaves_nothing_and_is_tried_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await place.enable(props=PROPS_CONFIG)
-    whole = builds.build_apart
+    whole = building.build_apart
 
     async def cut_off(job: Any, heard: Any) -> Any:
         raise BuildFailed("the process that builds graphs ended before its time")
 
-    monkeypatch.setattr(builds, "build_apart", cut_off)
+    monkeypatch.setattr(building, "build_apart", cut_off)
     await place.work()
     graph = (await place.graphs())["props"]
     assert (graph["state"], graph["snapshot"]) == ("waiting", None)
     assert "before its time" in graph["error"]
     assert files_of(place) == {}
     assert await place.work() == 0, "not before its pause is over"
-    monkeypatch.setattr(builds, "build_apart", whole)
+    monkeypatch.setattr(building, "build_apart", whole)
     await place.gateway.db.pool.execute("UPDATE graphs SET next_at = now()")
     await place.work()
     assert (await place.graphs())["props"]["state"] == "built"
@@ -166,14 +166,14 @@ async def test_a_child_that_is_killed_leaves_nothing_and_is_tried_again(
 
 async def test_a_stale_worker_names_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await place.enable(props=PROPS_CONFIG)
-    whole = builds.build_apart
+    whole = building.build_apart
 
     async def overtaken(job: Any, heard: Any) -> Any:
         built = await whole(job, heard)
         await place.gateway.db.pool.execute("UPDATE graphs SET epoch = epoch + 1, next_at = NULL")
         return built
 
-    monkeypatch.setattr(builds, "build_apart", overtaken)
+    monkeypatch.setattr(building, "build_apart", overtaken)
     await place.work()
     graph = await place.gateway.db.pool.fetchrow("SELECT files, snapshot FROM graphs")
     assert graph["files"] is None

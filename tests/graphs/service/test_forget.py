@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.graphs import builds
+from app.graphs import building
 from app.graphs.forget import forget_in_graphs
 from tests.graphs.servers import ME, YOU
 from tests.graphs.service.test_builds import files_of
@@ -62,7 +62,7 @@ async def test_what_was_built_from_others_archives_stays(place: Place) -> None:
 
 async def test_a_build_in_hand_names_no_files_any_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await place.enable(props=PROPS_CONFIG)
-    whole = builds.build_apart
+    whole = building.build_apart
     forgotten: list[int] = []
 
     async def meanwhile(job: Any, heard: Any) -> Any:
@@ -73,7 +73,7 @@ async def test_a_build_in_hand_names_no_files_any_more(place: Place, monkeypatch
             forgotten.append(await forget_in_graphs(place.gateway.graphs, community, "discord", clean))
         return built
 
-    monkeypatch.setattr(builds, "build_apart", meanwhile)
+    monkeypatch.setattr(building, "build_apart", meanwhile)
     await place.work()
     assert forgotten == [1]
     graph = (await place.graphs())["props"]

@@ -52,9 +52,8 @@ async def test_a_token_is_long_random_and_stored_as_its_hash(built: Place, gatew
     tokens = {each["graph_url"].split("/")[-2] for each in made}
     assert len(tokens) == 5
     assert all(len(token.removeprefix("mgg_")) * 6 >= 256 for token in tokens)
-    tables = [
-        row[0] for row in await gateway.db.pool.fetch("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
-    ]  # fmt: skip
+    own = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    tables = [row["relname"] for row in await gateway.db.pool.fetch(own)]
     for table in tables:
         for (text,) in await gateway.db.pool.fetch(f'SELECT t::text FROM "{table}" t'):
             assert not any(token in text for token in tokens), table
