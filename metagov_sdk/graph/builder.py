@@ -32,13 +32,13 @@ class GraphBuilder:
 
     @property
     def node_count(self) -> int:
-        """How many nodes were added."""
-        return len(self._draft.times)
+        """How many nodes were added; one that was added twice may count twice."""
+        return len(self._draft.nodes.times)
 
     @property
     def edge_count(self) -> int:
         """How many edges were added; one that was added twice counts twice."""
-        return self._draft.edge_count
+        return self._draft.edges.count
 
     def node(
         self, address: Address, description: str, timestamp_ms: float | None = None, *, weight: float | None = None
@@ -78,7 +78,7 @@ class GraphBuilder:
     def node_weight(self, prefix: Address, weight: float) -> None:
         """Weigh all nodes with this prefix (a whole address is one); what fits several prefixes has their product."""
         key = key_of(prefix)
-        self._draft.weigh_nodes(key, check_weight(weight, key))
+        self._draft.weigh(self._draft.number_of(key), key, check_weight(weight, key))
 
     def edge_weight(self, prefix: Address, forwards: float, backwards: float) -> None:
         """Weigh all edges with this prefix."""
@@ -93,7 +93,7 @@ class GraphBuilder:
         key = key_of(address)
         proposal = IdentityProposal(name, self.plugin_name, type, address, description or "/".join(address))
         if self._participants.setdefault(address, proposal) != proposal:
-            self._draft.conflicts.append(f"the participant {show(key)} is proposed in two ways")
+            self._draft.conflicts.add(f"the participant {show(key)} is proposed in two ways")
 
     def include(self, graph: WeightedGraph, source: str) -> None:
         """Merge a finished graph into this one: addresses are kept, weights are joined.
@@ -111,7 +111,7 @@ class GraphBuilder:
         for key, src, dst, time in zip(edges.keys, edges.src, edges.dst, edges.times, strict=True):
             draft.connect(key, numbers[src], numbers[dst], time)
         for key, weight in graph.prefixes.nodes.items():
-            draft.weigh_nodes(key, weight)
+            draft.weigh(draft.number_of(key), key, weight)
         for key, both in graph.prefixes.edges.items():
             draft.weigh_edges(key, both)
         draft.attribute_to("")

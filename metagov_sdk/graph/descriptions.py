@@ -9,9 +9,10 @@ _UNSAFE = re.compile("[&<>\"'\u0080-\U0010ffff]")
 
 def cut(text: str, units: int) -> str:
     """The first UTF-16 code units of a text, as JavaScript counts. The last may be half of a pair: escape it."""
-    if len(text) <= units // 2 or text.isascii():
-        return text[:units]
-    return text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "surrogatepass")
+    head = text[:units]
+    if head.isascii() or max(head) <= "\uffff":
+        return head
+    return head.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "surrogatepass")
 
 
 def escape(text: str) -> str:

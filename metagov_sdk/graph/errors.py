@@ -22,12 +22,16 @@ class WrongGraph(GraphError):
 
 
 class GraphConflict(GraphError):
-    """Sources that contradict each other. `conflicts` names each of them, in order, one sentence apiece."""
+    """Sources that contradict each other.
 
-    def __init__(self, conflicts: Sequence[str]) -> None:
-        shown = "; ".join(conflicts[:5])
-        super().__init__(shown if len(conflicts) <= 5 else f"{shown}; and {len(conflicts) - 5:,} more")
+    conflicts: a sentence for each, in order; of very many the first thousand. total: how many there are.
+    """
+
+    def __init__(self, conflicts: Sequence[str], total: int | None = None) -> None:
         self.conflicts = tuple(conflicts)
+        self.total = len(conflicts) if total is None else total
+        shown = "; ".join(conflicts[:5])
+        super().__init__(shown if self.total <= 5 else f"{shown}; and {self.total - 5:,} more")
 
 
 class UnreadableGraph(GraphError):

@@ -43,13 +43,14 @@ class WeightedGraph:
 
     def __init__(self, nodes: Nodes, edges: Edges, prefixes: PrefixWeights) -> None:
         self.node_columns = nodes
+        self._node_count = len(nodes.described) - nodes.described.count(0)
         self.edge_columns = edges
         self.prefixes = prefixes
 
     @property
     def node_count(self) -> int:
         """How many nodes there are."""
-        return len(self.node_columns.times)
+        return self._node_count
 
     @property
     def edge_count(self) -> int:
@@ -144,7 +145,7 @@ class WeightedGraph:
 
     def _node(self, key: str, place: int) -> Node:
         time = self.node_columns.times[place - 1]
-        return Node(address_of(key), self.node_columns.texts[place - 1], None if isnan(time) else time)
+        return Node(address_of(key), self.node_columns.texts.take((place - 1,))[0], None if isnan(time) else time)
 
 
 class Weighing:
@@ -161,11 +162,16 @@ class Weighing:
 
     def node(self, address: Address) -> float:
         """A node's weight; 1 if none was set."""
+        known = self._graph.node_columns.keys.find(key_of(address)) >= 0
         weight = 1.0
         for end in range(len(address) + 1):
-            weight *= self._nodes.get(address[:end], 1.0)
-        own = self._graph.own_weight(key_of(address))
-        return weight if own is None or address in self._nodes else weight * own
+            found = self._nodes.get(address[:end])
+            # Of nodes in the graph, the weights of those before them that begin their addresses are known already.
+            if found is None and (end == len(address) or not known):
+                found = self._graph.own_weight(key_of(address[:end]))
+            if found is not None:
+                weight *= found
+        return weight
 
     def edge(self, address: Address) -> EdgeWeight:
         """An edge's weights; 1 and 1 if none were set."""

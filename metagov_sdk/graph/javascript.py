@@ -19,7 +19,7 @@ quoted = encode_basestring
 @lru_cache(4096)
 def number(value: float) -> str:
     """A finite number, as JavaScript writes it."""
-    if value == int(value) and abs(value) < 1e21:
+    if abs(value) <= LARGEST and value == int(value):
         return str(int(value))
     sign, text = ("-", repr(value)[1:]) if value < 0 else ("", repr(value))
     mantissa, _, power = text.partition("e")
@@ -29,6 +29,8 @@ def number(value: float) -> str:
     # The value is 0.digits times 10^point.
     point = len(whole) + int(power or 0) - (len(whole + fraction) - len(digits))
     digits = digits.rstrip("0")
+    if len(digits) <= point <= 21:
+        return f"{sign}{digits:0<{point}}"
     if 0 < point <= 21:
         return f"{sign}{digits[:point]}.{digits[point:]}"
     if -6 < point <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
@@ -16,24 +17,32 @@ PAGE = 4096
 class Keys:
     """Keys in order, found by their position, and their position by them: `extend`, `close`, then read."""
 
-    __slots__ = ("_firsts", "_length", "_open", "_pack", "_pages", "_seen")
+    __slots__ = ("_ends", "_firsts", "_length", "_open", "_packed", "_seen")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
-        self._pages: list[bytes] = []
+        # All pages in one piece: many small ones, each made in between large texts, would leave memory full of holes.
+        self._packed = bytearray()
+        self._ends = array("Q", [0])
         self._firsts: list[str] = []
         self._length = 0
         self._open: list[str] = []
-        self._pack = zstandard.ZstdCompressor(level=1)
         self._seen: tuple[int, list[str]] = (-1, [])
 
     def extend(self, keys: Sequence[str]) -> None:
         """Add keys that come behind all that are there."""
         self._length += len(keys)
-        self._open += keys
-        while len(self._open) >= PAGE:
-            self._write(self._open[:PAGE])
-            del self._open[:PAGE]
+        start = 0
+        if self._open:
+            start = PAGE - len(self._open)
+            self._open += keys[:start]
+            if len(self._open) < PAGE:
+                return
+            self._write(self._open)
+        whole = len(keys) - (len(keys) - start) % PAGE
+        for at in range(start, whole, PAGE):
+            self._write(keys[at : at + PAGE])
+        self._open = list(keys[whole:])
 
     def close(self) -> Keys:
         """Nothing more comes."""
@@ -63,11 +72,12 @@ class Keys:
     @property
     def pages(self) -> int:
         """How many pages there are."""
-        return len(self._pages)
+        return len(self._firsts)
 
     def text(self, page: int) -> str:
         """A page's keys with NO_BYTE between them."""
-        return zstandard.ZstdDecompressor().decompress(self._pages[page]).decode("latin-1")
+        packed = self._packed[self._ends[page] : self._ends[page + 1]]
+        return zstandard.ZstdDecompressor().decompress(packed).decode("latin-1")
 
     def page(self, page: int) -> list[str]:
         """A page's keys."""
@@ -88,6 +98,7 @@ class Keys:
             self._seen = seen = (page, self.page(page))
         return seen[1]
 
-    def _write(self, keys: list[str]) -> None:
+    def _write(self, keys: Sequence[str]) -> None:
         self._firsts.append(keys[0])
-        self._pages.append(self._pack.compress(NO_BYTE.join(keys).encode("latin-1")))
+        self._packed += zstandard.ZstdCompressor(level=1).compress(NO_BYTE.join(keys).encode("latin-1"))
+        self._ends.append(len(self._packed))

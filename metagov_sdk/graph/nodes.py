@@ -1,12 +1,17 @@
-"""The nodes of a finished graph, by columns."""
+"""The nodes of a graph: named in any order, then by columns, in order."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import nan
 
 from metagov_sdk.graph.keys import Keys
+from metagov_sdk.graph.runs import Rows, Runs, gather, has_twins
+
+RUN = 2**18
+"""Names that are held unpacked before they are sorted."""
 
 
 class Texts:
@@ -41,9 +46,6 @@ class Texts:
         letters, ends = self._letters, self._ends
         return [letters[ends[index] : ends[index + 1]].decode("utf-8", "surrogatepass") for index in indexes]
 
-    def __getitem__(self, index: int) -> str:
-        return self._letters[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogatepass")
-
 
 @dataclass(slots=True)
 class Nodes:
@@ -53,8 +55,94 @@ class Nodes:
     weights: its own weight; NaN where it has none. times: milliseconds since 1970; NaN for what is of no time.
     """
 
-    keys: Keys
-    described: array[int]
-    weights: array[float]
     texts: Texts
     times: array[float]
+    keys: Keys = field(default_factory=Keys)
+    described: array[int] = field(default_factory=lambda: array("I"))
+    weights: array[float] = field(default_factory=lambda: array("d"))
+
+
+class NodeRows:
+    """Gives numbers to names. It knows those of names that came lately; others get one more, and are joined later.
+
+    By number, `described` is the place of what describes it among `texts` and `times`, from 1 on (0: nothing does),
+    and `weights` its weight (NaN: none).
+    """
+
+    def __init__(self) -> None:
+        self.described = array("I")
+        self.weights = array("d")
+        self.texts = Texts()
+        self.times = array("d")
+        self._numbers: dict[str, int] = {}
+        self._runs = Runs("I")
+
+    def number_of(self, key: str) -> int:
+        """The number of a node."""
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._numbers) >= RUN:
+                self.flush()
+            number = self._numbers[key] = len(self.described)
+            self.described.append(0)
+            self.weights.append(nan)
+        return number
+
+    def flush(self) -> None:
+        """Sort and pack what was named lately."""
+        numbers, self._numbers = self._numbers, {}
+        keys = sorted(numbers)
+        self._runs.keep(Rows(keys, [array("I", map(numbers.__getitem__, keys))]))
+
+    def finish(
+        self, used: bytearray, join: Callable[[str, int, int], None]
+    ) -> tuple[Nodes, array[int], list[tuple[str, int]]]:
+        """The nodes in order; by number the position of each; and with its number what is not used.
+
+        join: called with a key, its first number and another; all that is known has to be with the first after it.
+        """
+        self.flush()
+        places = array("I", bytes(len(self.described) * self.described.itemsize))
+        nodes = Nodes(self.texts, self.times)
+        if 0 not in used and (run := self._runs.single()):
+            # Nothing to join or to leave out: the run is the graph's.
+            nodes.keys = run.keys
+            self._place(run.columns[0], nodes, places)
+            return nodes, places, []
+        unused: list[tuple[str, int]] = []
+        for rows in self._runs.merge():
+            aliases: list[tuple[int, int]] = []
+            if has_twins(rows.keys):
+                rows, aliases = self._joined(rows, used, join)
+            (numbers,) = rows.columns
+            if not all(map(used.__getitem__, numbers)):
+                unused += ((key, number) for key, number in zip(rows.keys, numbers, strict=True) if not used[number])
+                rows = rows.take([row for row, number in enumerate(numbers) if used[number]])
+            nodes.keys.extend(rows.keys)
+            self._place(rows.columns[0], nodes, places)
+            for alias, number in aliases:
+                places[alias] = places[number]
+        nodes.keys.close()
+        return nodes, places, unused
+
+    def _joined(
+        self, rows: Rows, used: bytearray, join: Callable[[str, int, int], None]
+    ) -> tuple[Rows, list[tuple[int, int]]]:
+        (numbers,) = rows.columns
+        kept = [0]
+        aliases = []
+        for row in range(1, len(rows.keys)):
+            if rows.keys[row] != rows.keys[kept[-1]]:
+                kept.append(row)
+                continue
+            first, other = numbers[kept[-1]], numbers[row]
+            join(rows.keys[row], first, other)
+            used[first] |= used[other]
+            aliases.append((other, first))
+        return rows.take(kept), aliases
+
+    def _place(self, numbers: array[int], nodes: Nodes, places: array[int]) -> None:
+        for position, number in enumerate(numbers, len(nodes.described)):
+            places[number] = position
+        nodes.described += gather(self.described, numbers)
+        nodes.weights += gather(self.weights, numbers)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import nan
 from typing import Any
 
-from metagov_sdk.graph.addresses import key_of, raw
+from metagov_sdk.graph.addresses import key_of, raw, show
 from metagov_sdk.graph.declaration import Declaration
 from metagov_sdk.graph.draft import Draft
 from metagov_sdk.graph.errors import GraphConflict, GraphTooLarge, UnreadableGraph, WrongGraph
@@ -18,6 +18,7 @@ from metagov_sdk.graph.scan import JsonScanner, below
 from metagov_sdk.graph.unpack import LIMITS, ReadLimits, unpack
 from metagov_sdk.graph.weights import EdgeWeight, check_weight
 
+_OFTEN = 2**16
 _GRAPH, _WEIGHTS = "/1/graphJSON", "/1/weightsJSON"
 _VERSIONS = {"sourcecred/weightedGraph": "0.1.0", "sourcecred/graph": "0.8.0", "sourcecred/weights": "0.2.0"}
 
@@ -53,28 +54,33 @@ class _Reading:
         self._indexes = array("I")
         """The nodes' indexes, as they come."""
         self._highest, self._highest_at = -1, ""
+        self._first, self._count = 0, 0
+        """The number of the address with index 0, and how many there are."""
 
     def read(self) -> WeightedGraph:
         """The whole of it."""
-        members = {
-            "graphJSON": lambda at: self._wrapped(
-                at,
-                "sourcecred/graph",
-                {"sortedNodeAddresses": self._addresses, "nodes": self._nodes, "edges": self._edges},
-            ),
-            "weightsJSON": lambda at: self._wrapped(
-                at, "sourcecred/weights", {"nodeWeights": self._node_weights, "edgeWeights": self._edge_weights}
-            ),
-        }
-        self._wrapped("", "sourcecred/weightedGraph", members)
+        self._wrapped(
+            "", "sourcecred/weightedGraph", {"graphJSON": self._read_graph, "weightsJSON": self._read_weights}
+        )
         self._scan.end()
         self._describe()
         try:
             return self._draft.finish()
         except GraphConflict as error:
-            raise UnreadableGraph(f"{_GRAPH}/1/edges", str(error)) from None
+            raise UnreadableGraph(f"{_GRAPH}/1", str(error)) from None
 
-    def _wrapped(self, pointer: str, kind: str, members: dict[str, Callable[[str], None]]) -> None:
+    def _read_graph(self, pointer: str) -> None:
+        # Addresses get numbers one after the other, even if weights have named some of them before.
+        self._draft.nodes.flush()
+        self._first = len(self._draft.nodes.described)
+        members = {"sortedNodeAddresses": self._addresses, "nodes": self._nodes, "edges": self._edges}
+        self._wrapped(pointer, "sourcecred/graph", members)
+
+    def _read_weights(self, pointer: str) -> None:
+        members = {"nodeWeights": self._node_weights, "edgeWeights": self._edge_weights}
+        self._wrapped(pointer, "sourcecred/weights", members)
+
+    def _wrapped(self, pointer: str, kind: str, members: Mapping[str, Callable[[str], None]]) -> None:
         """`[{type, version}, {…}]`, with all of the members."""
         index = -1
         for index in self._scan.items(pointer):
@@ -96,7 +102,7 @@ class _Reading:
             if found != wanted:
                 raise UnreadableGraph(below(pointer, name), f"it should be {wanted}, and is {_short(found)}")
 
-    def _members(self, pointer: str, members: dict[str, Callable[[str], None]]) -> None:
+    def _members(self, pointer: str, members: Mapping[str, Callable[[str], None]]) -> None:
         seen = set()
         for name in self._scan.members(pointer):
             here = below(pointer, name)
@@ -115,13 +121,14 @@ class _Reading:
         number_of = self._draft.number_of
         for index in self._scan.items(pointer):
             here = f"{pointer}/{index}"
-            if number_of(self._key(self._scan.value(here), here)) != index:
+            self._count += 1
+            if number_of(self._key(self._scan.value(here), here)) != self._first + index:
                 raise UnreadableGraph(here, "the address is there twice")
             if index >= 3 * self._limits.nodes:
                 raise GraphTooLarge(here, f"there are more than {3 * self._limits.nodes:,} addresses")
 
     def _nodes(self, pointer: str) -> None:
-        draft = self._draft
+        nodes = self._draft.nodes
         seen = set()
         for index in self._scan.items(pointer):
             here = f"{pointer}/{index}"
@@ -136,8 +143,8 @@ class _Reading:
             if not isinstance(description, str):
                 raise UnreadableGraph(f"{here}/description", f"it should be a string, and is {_short(description)}")
             timeless = "timestampMs" in node and node["timestampMs"] is None
-            draft.times.append(nan if timeless else _time(node, here))
-            draft.texts.append(Texts.encode(description))
+            nodes.times.append(nan if timeless else _time(node, here))
+            nodes.texts.append(Texts.encode(description))
             self._indexes.append(number)
 
     def _edges(self, pointer: str) -> None:
@@ -149,13 +156,16 @@ class _Reading:
             edge = _object(self._scan.value(here), here)
             key = self._key(edge.get("address"), f"{here}/address")
             src, dst = self._index(edge, "srcIndex", here), self._index(edge, "dstIndex", here)
-            connect(key, src, dst, _time(edge, here))
+            connect(key, self._first + src, self._first + dst, _time(edge, here))
+            if index % _OFTEN == 0 and (twice := self._draft.edges.first_differing):
+                # Each costs memory, and one is enough to refuse the file.
+                raise UnreadableGraph(pointer, f"the edge {show(twice)} is there twice, with other ends or times")
 
     def _node_weights(self, pointer: str) -> None:
         for name in self._scan.members(pointer):
             here = below(pointer, name)
             key = _raw_key(name, "N", here)
-            self._draft.weigh_nodes(key, _weight(self._scan.value(here), here))
+            self._draft.weigh(self._draft.number_of(key), key, _weight(self._scan.value(here), here))
             self._refuse_conflict(here)
 
     def _edge_weights(self, pointer: str) -> None:
@@ -168,17 +178,16 @@ class _Reading:
             self._refuse_conflict(here)
 
     def _refuse_conflict(self, pointer: str) -> None:
-        if self._draft.conflicts:
+        if self._draft.conflicts.total:
             raise UnreadableGraph(pointer, "it has another weight before")
 
     def _describe(self) -> None:
         """Now that addresses are known, say which of them are nodes."""
-        draft = self._draft
-        if self._highest >= len(draft.numbers):
-            reason = f"there is no address {self._highest}; there are {len(draft.numbers):,}"
-            raise UnreadableGraph(self._highest_at, reason)
-        for place, number in enumerate(self._indexes, 1):
-            draft.described[number] = place
+        if self._highest >= self._count:
+            raise UnreadableGraph(self._highest_at, f"there is no address {self._highest}; there are {self._count:,}")
+        self._draft.distinct = range(self._first, self._first + self._count)
+        for place, index in enumerate(self._indexes, 1):
+            self._draft.nodes.described[self._first + index] = place
 
     def _index(self, row: dict[str, Any], name: str, pointer: str) -> int:
         value = row.get(name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic
+from typing import ClassVar, Generic, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypeVar
 
 from metagov_sdk.archive import ArchiveReader
@@ -32,6 +32,14 @@ class GraphInput(Model):
     merge: bool = True
     """Whether all of it goes into the graph; if not, it is only there for the rule set to read."""
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.plugin is None) == (self.graph_url is None):
+            raise ValueError("an input has either a plugin or a graph_url")
+        if self.plugin is not None and (self.declaration_url or self.identity_proposals_url):
+            raise ValueError("a plugin's graph needs no URLs")
+        return self
+
 
 class GraphConfig(Config):
     """The configuration of a rule set; derive yours, and give `source` a default if one provider is meant."""
@@ -40,6 +48,13 @@ class GraphConfig(Config):
     """The plugin whose archive is read."""
     inputs: tuple[GraphInput, ...] = ()
     """Graphs that are taken in."""
+
+    @field_validator("inputs")
+    @classmethod
+    def _distinct(cls, inputs: tuple[GraphInput, ...]) -> tuple[GraphInput, ...]:
+        if len({each.name for each in inputs}) != len(inputs):
+            raise ValueError("two inputs have one name")
+        return inputs
 
 
 @dataclass(frozen=True, slots=True)

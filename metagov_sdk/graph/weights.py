@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 from metagov_sdk.graph.addresses import show
@@ -19,10 +19,10 @@ class EdgeWeight:
 
 @dataclass(slots=True)
 class PrefixWeights:
-    """By key of a prefix, what was set for it. Addresses of single nodes are kept with the nodes."""
+    """By key of a prefix, what was set for it. Addresses of the graph's own nodes are kept with them."""
 
-    nodes: dict[str, float] = field(default_factory=dict)
-    edges: dict[str, EdgeWeight] = field(default_factory=dict)
+    nodes: dict[str, float]
+    edges: dict[str, EdgeWeight]
 
 
 def check_weight(weight: float, key: str) -> float:

@@ -14,6 +14,9 @@
     archive = ArchiveInMemory({"discord.message": [{"id": "1", "channel_id": "7"}]})
     assert [row.id async for row in archive.rows(Message)] == ["1"]
 
+    built = await build_graph_of(manifest, archive, config={…})
+    assert built.graph.edge_count == 1
+
 What the gateway would refuse (an impure fold, a state that JSON cannot keep, a result of another type than declared)
 raises ContractError, and `check_manifest` holds a whole plugin to the rules that every plugin keeps.
 """
@@ -22,6 +25,7 @@ from metagov_sdk.testing.archives import ArchiveInMemory
 from metagov_sdk.testing.binding import NOW, Binding, ContractError, bind, bind_oauth
 from metagov_sdk.testing.calls import HookResult, Polled, Ran, perform, receive, run_poll
 from metagov_sdk.testing.contract import check_manifest
+from metagov_sdk.testing.graphs import build_graph_of
 from metagov_sdk.testing.mirrors import MirrorInMemory, read_mirror
 from metagov_sdk.testing.processes import ProcessesInMemory, RunningProcess, close, fold, start_process
 from metagov_sdk.testing.requests import (
@@ -45,6 +49,7 @@ __all__ = [
     "RunningProcess",
     "bind",
     "bind_oauth",
+    "build_graph_of",
     "check_manifest",
     "close",
     "fold",

@@ -94,6 +94,7 @@ class DiscordGraphConfig(GraphConfig):
     """SourceCred's configuration, and switches for what it has no word for. All of them are off in SourceCred."""
 
     source: str = "discord"
+    """The plugin whose archive is read."""
     config: SourceCredConfig
     """An entry of SourceCred's config.json, or the whole of it if it has one entry."""
     threads: bool = False

@@ -10,6 +10,7 @@ class MeetingsConfig(GraphConfig):
     """Where meetings are noted."""
 
     source: str = "discord"
+    """The plugin whose archive is read."""
     meeting_channels: tuple[str, ...]
     """The ids of the channels or threads in which a message that names people is a meeting."""
 

@@ -18,6 +18,7 @@ class PropsConfig(GraphConfig):
     """Where people give props."""
 
     source: str = "discord"
+    """The plugin whose archive is read."""
     props_channels: tuple[str, ...]
     """The ids of the channels or threads in which a mention is props."""
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from metagov_sdk.graph import Declaration, PublishedGraph, build_graph, write_declaration
+from metagov_sdk.graph import PublishedGraph, write_declaration
+from metagov_sdk.testing import build_graph_of
 from plugins.discord_graph import manifest
-from plugins.discord_graph.rules import DiscordGraph
+from plugins.discord_graph.kinds import DECLARATION
 from tests.graphs.archived import server_archive
 from tests.graphs.servers import cases
 
@@ -28,9 +29,8 @@ def parts(raw: str) -> tuple[str, ...]:
 
 
 async def build(case: dict[str, Any], **switches: Any) -> PublishedGraph:
-    config = manifest.config.model_validate({"config": case["config"], "anchor": False, **switches})
-    rules = DiscordGraph(config)  # type: ignore[arg-type]
-    return await build_graph(rules, server_archive(case["api"], case["config"][0]["guildId"]))
+    archive = server_archive(case["api"], case["config"][0]["guildId"])
+    return await build_graph_of(manifest, archive, config={"config": case["config"], "anchor": False, **switches})
 
 
 def test_cases_are_all_kept() -> None:
@@ -91,5 +91,4 @@ async def test_identities_are_the_same(name: str) -> None:
 
 
 def test_declaration_is_the_same() -> None:
-    declaration: Declaration = DiscordGraph(None).declaration()  # type: ignore[arg-type]
-    assert json.loads(write_declaration(declaration)) == read_case("plain")["sourcecred"]["declaration"]
+    assert json.loads(write_declaration(DECLARATION)) == read_case("plain")["sourcecred"]["declaration"]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from metagov_sdk.graph import PublishedGraph, build_graph, pack
-from tests.graphs.communities import CONFIGS, RULES, community
+from tests.graphs.archived import server_archive
+from tests.graphs.communities import CHANNEL, CONFIGS, RULES, community
+from tests.graphs.servers import GUILD, THUMB, Town
 from tests.graphs.sourcecred.install import tree
 from tests.graphs.sourcecred.instance import Scored, files_of, run_instance
 
@@ -46,6 +48,21 @@ async def test_instance_scores_everybody(rules: str, members: int, modules: Path
     assert len(scored) == max(members, 1)
     if members > 1:
         assert sum(each.total or 0 for each in scored) > 0.1
+
+
+async def test_instance_takes_what_begins_with_a_week(modules: Path, tmp_path: Path) -> None:
+    town = Town()
+    town.channel(CHANNEL, "thanks")
+    for id in ("1", "2"):
+        town.member(id, f"member-{id}")
+    town.say(CHANNEL, "1", "<@2>", ["2"], reactions={THUMB: ["1", "2"]})
+    town.messages[0]["timestamp"] = "2024-01-07T00:00:00.000000+00:00"
+    for rules in ("discord-graph", "meetings", "props"):
+        manifest = import_module(f"plugins.{rules.replace('-', '_')}").manifest
+        config = manifest.config.model_validate(CONFIGS[rules])
+        graph = await build_graph(manifest.graph(config), server_archive(town.api(), GUILD))
+        (tmp_path / rules).mkdir()
+        check_scores(run_instance(tmp_path / rules, modules, files_of(rules, graph)), [graph])
 
 
 async def test_instance_takes_all_of_them_together(modules: Path, tmp_path: Path) -> None:
