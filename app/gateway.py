@@ -13,6 +13,7 @@ import httpx
 from redis.asyncio import Redis
 
 from app.actions.service import Performer
+from app.archives.forget import archive_step
 from app.archives.service import Archives
 from app.core import killpoints
 from app.core.crypto import Vault
@@ -20,6 +21,7 @@ from app.core.db import Database
 from app.core.egress import EgressPolicy, GuardedTransport, plugin_client
 from app.core.settings import Settings
 from app.core.wake import Wake
+from app.graphs.forget import graph_step
 from app.graphs.service import Graphs
 from app.host.binding import Host
 from app.host.discovery import Plugins, discover
@@ -28,6 +30,8 @@ from app.inbound.targets import Targets
 from app.installs.oauth.state import States
 from app.installs.oauth.visits import OAuthFlow
 from app.installs.service import Installer
+from app.mirrors.forget import Forgetting
+from app.mirrors.forget_steps import MIRROR_STEPS
 from app.mirrors.mirrors import Mirrors
 from app.processes.access import Mailroom
 from app.processes.runner import Runner
@@ -59,6 +63,8 @@ class Gateway:
     archives: Archives
     mirrors: Mirrors
     graphs: Graphs
+    forgetting: Forgetting
+    """Whatever keeps something that is made of mirrors adds its step."""
 
 
 @contextlib.asynccontextmanager
@@ -95,6 +101,15 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
         )
         archives = Archives(settings, db.pool)
         graphs = Graphs.of(settings, db, host, vault, wake, archives, egress)
+        mirrors = Mirrors(
+            db,
+            host,
+            vault,
+            wake,
+            settings.handler_timeout,
+            at_once=settings.mirror_pages_at_once,
+            keep_answers=settings.mirror_keep_answers,
+        )
         installer = Installer(db, host, vault, settings.handler_timeout)
         try:
             yield Gateway(
@@ -115,15 +130,8 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
                 archives=archives,
                 graphs=graphs,
-                mirrors=Mirrors(
-                    db,
-                    host,
-                    vault,
-                    wake,
-                    settings.handler_timeout,
-                    at_once=settings.mirror_pages_at_once,
-                    keep_answers=settings.mirror_keep_answers,
-                ),
+                mirrors=mirrors,
+                forgetting=Forgetting(mirrors, (*MIRROR_STEPS, archive_step(archives), graph_step(graphs))),
             )
         finally:
             if runner.background:

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from app.accounts.idempotency import forget_old_keys
 from app.archives.moved import archive_moved
+from app.archives.retention import sweep_scratch
 from app.console.heartbeats import beat
 from app.core.db import is_away
 from app.core.egress import delivery_session
@@ -43,6 +44,8 @@ from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
 from app.inbound.retention import RECEIPTS, drop_old_receipts
 from app.installs.oauth.revocation import drop_credentials, drop_grants
+from app.mirrors.forget import forget_due
+from app.mirrors.retention import drop_gone_mirrors, drop_old_runs
 from app.mirrors.runs import begin_due_runs
 from app.mirrors.walking import sync_due
 from app.processes.advance import advance_due
@@ -79,6 +82,7 @@ class Drains:
     polls: Drain
     mirrors: Drain
     graphs: Drain
+    forgetting: Drain
 
     def items(self) -> list[tuple[str, Drain]]:
         """Queue names with their functions."""
@@ -109,6 +113,7 @@ async def open_drains(gateway: Gateway, bells: Bells | None = None) -> AsyncIter
             polls=lambda: run_polls_due(gateway.inbox, bells.of("polls")),
             mirrors=lambda: sync_due(gateway.mirrors, bells.of("mirrors")),
             graphs=lambda: build_due(gateway.graphs, bells.of("graphs")),
+            forgetting=lambda: forget_due(gateway.forgetting, bells.of("forgetting")),
         )
 
 
@@ -204,10 +209,18 @@ async def make_partitions(gateway: Gateway) -> None:
 async def drop_old(ctx: dict[str, Any]) -> None:
     """Once an hour, on one worker: drop what is older than METAGOV_RETENTION_DAYS."""
     gateway = ctx["gateway"]
-    for drop in (drop_old_receipts, drop_old_events, drop_old_effects, forget_seen):
+    for drop in (
+        drop_old_receipts,
+        drop_old_events,
+        drop_old_effects,
+        drop_gone_mirrors,
+        drop_old_runs,
+        forget_seen,
+    ):
         await drop(gateway.db, _kept(gateway))
     await forget_signals(gateway.db)
     await sweep_graphs(gateway.graphs)
+    await sweep_scratch(gateway.db, gateway.archives)
 
 
 def _kept(gateway: Gateway) -> timedelta:

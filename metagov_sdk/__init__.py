@@ -4,7 +4,7 @@ from metagov_sdk.accounts import AccountLink, Accounts, LinkQuality, LinkType
 from metagov_sdk.actions import ActionSpec, action
 from metagov_sdk.credentials import Credentials, Mint, Token
 from metagov_sdk.dirty import Dirty
-from metagov_sdk.errors import ManifestError, PluginError, Rejected, Retry, Unauthorized
+from metagov_sdk.errors import ManifestError, NoAccess, PluginError, Rejected, Retry, Unauthorized
 from metagov_sdk.events import Event, Initiator, OpenEvent
 from metagov_sdk.graph_plugin import GraphPlugin
 from metagov_sdk.headers import Headers
@@ -96,6 +96,7 @@ __all__ = [
     "ManifestError",
     "Mint",
     "Model",
+    "NoAccess",
     "NoSettings",
     "NoState",
     "OAuth",

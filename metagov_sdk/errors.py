@@ -6,6 +6,7 @@ PluginError
 └── Rejected      the platform says no, and will say no again
     ├── NotFound   what the driver's request names is not there (404)
     ├── Forbidden  it is there, and not for the one it was asked for (403)
+    ├── NoAccess   the platform's answer to our own credentials: this one thing is not theirs to see (502)
     ├── Conflict   not as things stand now (409)
     └── Invalid    a parameter cannot be accepted (422)
 
@@ -45,6 +46,13 @@ class NotFound(Rejected):
 
 class Forbidden(Rejected):
     """The request is well-formed, and whoever it is made for may not have it done."""
+
+
+class NoAccess(Rejected):
+    """The platform shows this one thing not to our credentials, which are good for others: a private channel.
+
+    A mirror goes on with the rest and asks again later. Credentials that are good for nothing are `Unauthorized`.
+    """
 
 
 class Conflict(Rejected):

@@ -128,6 +128,7 @@ async def one_of_everything(
     archived = await gateway.archives.write(community_id, make_source(messages=5, community="city", provider="probe"))
     manifest = await other.get(f"archive/probe/manifest/{archived.head.snapshot}", slug="city")
     share = (await other.post("graph/props/shares", slug="city")).json()
+    await drains.until_idle()
     events = (await other.get("events", slug="city")).json()
     instances = {one["name"]: one["id"] for one in (await other.get("plugin", slug="city")).json()["plugins"]}
     return {

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.archives.read import table_info
-from app.archives.restore import columns, decoder, json_text
+from app.archives.restore import columns, decoder
+from app.core.json_text import json_text
 from metagov_sdk.archive import ArchivedTable, ArchiveReader, WrongValue
 from metagov_sdk.archive.columns import Kind
 

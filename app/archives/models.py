@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, func
+from sqlalchemy import JSON, BigInteger, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.db import Base
@@ -18,6 +18,7 @@ class ArchiveHead(Base):
 
     community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"), primary_key=True)
     provider: Mapped[str] = mapped_column(primary_key=True)
+    """The archive's name: the provider's own, or with the platform id behind a dot."""
     url: Mapped[str] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger)
     snapshot: Mapped[str]
@@ -28,3 +29,15 @@ class ArchiveHead(Base):
     archived_run: Mapped[str | None]
     """The mirror's run whose rows were archived last."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ArchivePlace(Base):
+    """The name under which what a platform's id stands for is archived, whichever instance mirrors it."""
+
+    __tablename__ = "archive_places"
+    __table_args__ = (UniqueConstraint("community_id", "name"),)
+
+    community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"), primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    community_platform_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]

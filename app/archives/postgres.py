@@ -8,8 +8,9 @@ from typing import Any
 
 import asyncpg
 
-from app.archives.restore import columns, json_text
+from app.archives.restore import columns
 from app.archives.source import TableInfo
+from app.core.json_text import json_text
 from metagov_sdk.archive import WrongValue
 from metagov_sdk.archive.columns import Kind
 

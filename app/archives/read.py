@@ -6,8 +6,9 @@ No row of a chunk is handed on before the whole chunk has been found genuine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -156,23 +157,6 @@ async def ancestors(
         yield snapshot, manifest
 
 
-async def snapshots_with(reader: VerifiedReader, digests: Collection[str]) -> list[str]:
-    """The ids of the snapshots that hold any of these chunks, newest first: the reader's and those before it.
-
-    What erases a person's rows from a mirror says with it which snapshots still have them. Raises BrokenChain.
-    """
-    wanted = frozenset(digests)
-    found = [reader.snapshot] if _has(reader.manifest, wanted) else []
-    async for snapshot, manifest in ancestors(reader.archive, reader.snapshot, reader.manifest, reader.trusted):
-        if _has(manifest, wanted):
-            found.append(snapshot)
-    return found
-
-
-def _has(manifest: Manifest, digests: Collection[str]) -> bool:
-    return any(chunk.sha256 in digests for table in manifest.tables for chunk in table.chunks)
-
-
 async def _check_descent(archive: DataArchive, snapshot: str, newest: Manifest, seen: SeenHead) -> None:
     if newest.seq == seen.seq:
         return
@@ -268,6 +252,19 @@ class VerifiedReader(ArchiveReader):
                 chunk, row = chunk + 1, 0
         return found, (chunk, row) if 0 <= chunk < len(chunks) else None
 
+    def format(self, table: str) -> RowFormat:
+        """How a table's rows are written. Raises UnknownTable."""
+        return self._formats[self.table(table).name]
+
+    async def find(
+        self, table: str, chunks: Sequence[ChunkEntry], look: Callable[[bytes, ChunkEntry, RowFormat], ResultT]
+    ) -> AsyncGenerator[tuple[ChunkEntry, ResultT], None]:
+        """What `look` says of stored chunks, one after the other; it has to verify what it reads of them."""
+        coming = self._each(table, chunks, lambda stored, chunk, rows: (chunk, look(stored, chunk, rows)))
+        async with contextlib.aclosing(coming) as found:
+            async for each in found:
+                yield each
+
     async def verify(self, progress: Callable[[str, int], None] | None = None) -> int:
         """Read everything, to the last byte: also that each row is written in the one way there is. Returns the rows.
 
@@ -285,7 +282,7 @@ class VerifiedReader(ArchiveReader):
 
     async def _each(
         self, table: str, chunks: Sequence[ChunkEntry], use: Callable[[bytes, ChunkEntry, RowFormat], ResultT]
-    ) -> AsyncIterator[ResultT]:
+    ) -> AsyncGenerator[ResultT, None]:
         """What `use` makes of each chunk, the next one on its way while one is used."""
         waiting: deque[asyncio.Task[ResultT]] = deque()
         coming = iter(chunks)

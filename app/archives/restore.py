@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
-
-import orjson
 
 from app.archives.read import table_info
 from app.archives.source import LEFT_OUT, TableInfo, TableSink
@@ -65,22 +62,3 @@ def _value(value: Any, kind: Kind, name: str) -> Any:
         return datetime.fromisoformat(value)
     except (ValueError, TypeError):
         raise WrongValue(f"{name}: {str(value)[:40]!r} is not a time") from None
-
-
-def json_text(value: Any) -> str:
-    """Any JSON as text, with integers of any size and decimals to the last digit."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        return _exact(value)
-
-
-def _exact(value: Any) -> str:
-    if isinstance(value, dict):
-        members = (f"{orjson.dumps(name).decode()}:{json_text(item)}" for name, item in value.items())
-        return "{" + ",".join(members) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(json_text, value)) + "]"
-    if isinstance(value, int | Decimal):
-        return str(value)
-    raise WrongValue(f"a {type(value).__name__} is not JSON")

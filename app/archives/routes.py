@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from app.accounts.auth import HeaderCommunity
 from app.archives.format import LARGEST_BLOB, blob_name, digest, unpack
+from app.archives.places import find_name
 from app.archives.ranges import immutable, is_known
 from app.archives.schemas import ArchiveHeadOut, ArchiveManifest, ArchiveRows
 from app.archives.service import Archives
@@ -35,18 +36,23 @@ _PARTIAL: _Responses = {
     206: {"description": "The range that was asked for.", "content": _BYTES},
     416: {"description": "The range lies outside."},
 }
+PlatformId = Annotated[
+    str | None, Query(max_length=500, description="Which instance, where the community has several of the plugin.")
+]
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="A SHA-256 in hex.")]
 
 
 @router.get(
     "/{plugin}", operation_id="get_archive", responses={**_NOT_MODIFIED, **_CORRUPT}, response_model=ArchiveHeadOut
 )
-async def get_archive(request: Request, caller: HeaderCommunity, plugin: PluginName) -> Response:
+async def get_archive(
+    request: Request, caller: HeaderCommunity, plugin: PluginName, community_platform_id: PlatformId = None
+) -> Response:
     """The newest snapshot of what a plugin has mirrored."""
     community = caller[1]
-    await _check_enabled(request, community.id, plugin)
+    archive_name = await _find_name(request, community.id, plugin, community_platform_id)
     with _said_as_problems():
-        head = await _archives(request).head(community.id, community.slug, plugin)
+        head = await _archives(request).head(community.id, community.slug, archive_name)
     etag = f'"{head.snapshot if head else "none"}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, X-Metagov-Community"}
     if is_known(request, etag):
@@ -67,12 +73,18 @@ async def get_archive(request: Request, caller: HeaderCommunity, plugin: PluginN
     responses={**_NOT_MODIFIED, **_PARTIAL, **_CORRUPT},
     response_model=ArchiveManifest,
 )
-async def get_manifest(request: Request, caller: HeaderCommunity, plugin: PluginName, snapshot: Digest) -> Response:
+async def get_manifest(
+    request: Request,
+    caller: HeaderCommunity,
+    plugin: PluginName,
+    snapshot: Digest,
+    community_platform_id: PlatformId = None,
+) -> Response:
     """A snapshot's manifest, byte for byte: its SHA-256 is the snapshot's id."""
     community = caller[1]
-    await _check_enabled(request, community.id, plugin)
+    archive_name = await _find_name(request, community.id, plugin, community_platform_id)
     with _said_as_problems():
-        async with _archives(request).reader(community.id, community.slug, plugin, snapshot) as reader:
+        async with _archives(request).reader(community.id, community.slug, archive_name, snapshot) as reader:
             return immutable(request, reader.manifest.encode(), snapshot, "application/json")
 
 
@@ -82,12 +94,18 @@ async def get_manifest(request: Request, caller: HeaderCommunity, plugin: Plugin
     responses={200: {"content": _BYTES, "description": "A zstd frame."}, **_NOT_MODIFIED, **_PARTIAL, **_CORRUPT},
     response_class=Response,
 )
-async def get_blob(request: Request, caller: HeaderCommunity, plugin: PluginName, sha256: Digest) -> Response:
+async def get_blob(
+    request: Request,
+    caller: HeaderCommunity,
+    plugin: PluginName,
+    sha256: Digest,
+    community_platform_id: PlatformId = None,
+) -> Response:
     """A chunk of rows, or a JSON Schema, as it is stored: a zstd frame of what has this SHA-256."""
     community = caller[1]
-    await _check_enabled(request, community.id, plugin)
+    archive_name = await _find_name(request, community.id, plugin, community_platform_id)
     with _said_as_problems():
-        async with _archives(request).store(community.slug, plugin) as archive:
+        async with _archives(request).store(community.slug, archive_name) as archive:
             try:
                 stored = await archive.read(blob_name(sha256), 2 * LARGEST_BLOB)
             except MissingObject:
@@ -107,28 +125,29 @@ async def list_rows(
     ] = None,
     after: After = None,
     limit: Limit = 50,
+    community_platform_id: PlatformId = None,
 ) -> Response:
     """A table's rows. Pages after the first are of the same snapshot, whatever has become the newest meanwhile."""
     community = caller[1]
-    await _check_enabled(request, community.id, plugin)
+    archive_name = await _find_name(request, community.id, plugin, community_platform_id)
     name = table if "." in table else f"{plugin}.{table}"
-    position = decode_cursor(after, (str, int, int), of=f"{plugin}/{name}")
+    position = decode_cursor(after, (str, int, int), of=f"{archive_name}/{name}")
     if position is not None and (snapshot not in (None, position[0]) or min(position[1:]) < 0):
         raise bad_cursor()
     wanted, chunk, row = position or (snapshot, 0, 0)
     with _said_as_problems():
-        async with _archives(request).reader(community.id, community.slug, plugin, wanted) as reader:
+        async with _archives(request).reader(community.id, community.slug, archive_name, wanted) as reader:
             rows, more = await reader.page(name, chunk, row, limit)
-    following = None if more is None else encode_cursor((reader.snapshot, *more), of=f"{plugin}/{name}")
+    following = None if more is None else encode_cursor((reader.snapshot, *more), of=f"{archive_name}/{name}")
     body = orjson.dumps({"rows": rows, "snapshot": reader.snapshot, "next": following})
     return Response(body, media_type="application/json", headers={"Cache-Control": "private, no-cache"})
 
 
-async def _check_enabled(request: Request, community_id: str, plugin: str) -> None:
-    """Raises NotFound unless the community has the plugin."""
-    found = await instances.candidates(request.app.state.db.pool, community_id, plugin)
-    if not found.rows:
-        raise NotFound(f"the plugin {plugin!r} is not enabled for this community")
+async def _find_name(request: Request, community_id: str, plugin: str, platform_id: str | None) -> str:
+    """Of the instance's archive. Raises NotFound unless the community has the plugin, Conflict when several fit."""
+    gateway = request.app.state.gateway
+    instance, _ = await instances.choose(gateway.db.pool, gateway.vault, community_id, plugin, platform_id)
+    return await find_name(gateway.db.pool, instance)
 
 
 def _check_blob(stored: bytes, sha256: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from app.archives.format import HeadFile, Signer, check_keys
+from app.archives.places import provider_of
 from app.archives.read import SeenHead, VerifiedReader, open_archive, read_head
 from app.archives.snapshot import Marks, Progress, Remembered, Written, write_snapshot
 from app.archives.source import Part, TableSource
@@ -34,7 +35,7 @@ _FORGET = "DELETE FROM archive_heads WHERE (community_id, provider, url) = ($1, 
 
 
 class Archives:
-    """The deployment's archives, by community and provider."""
+    """The deployment's archives, by community and name: `discord`, or `discord.<platform id>` (see `places`)."""
 
     def __init__(self, settings: Settings, pool: Pool, environment: Mapping[str, str] | None = None) -> None:
         """environment: where stores from outside find their METAGOV_ARCHIVE_* variables; os.environ if not given.
@@ -49,44 +50,47 @@ class Archives:
         self._signer = _signer(settings.archive_signing_key)
 
     @contextlib.asynccontextmanager
-    async def store(self, community: str, provider: str) -> AsyncIterator[DataArchive]:
-        """Where a community's archive of one provider lies. Raises NoArchives, UnusableArchive."""
+    async def store(self, community: str, name: str) -> AsyncIterator[DataArchive]:
+        """Where one of a community's archives lies. Raises NoArchives, UnusableArchive."""
         if not self.url:
             raise NoArchives("this deployment keeps no archives; set METAGOV_ARCHIVE_URL, for example file:///archives")
-        async with open_store(self.url, community, provider, self.deployment) as archive:
+        async with open_store(self.url, community, name, self.deployment) as archive:
             yield archive
 
-    async def head(self, community_id: str, community: str, provider: str) -> HeadFile | None:
+    async def head(self, community_id: str, community: str, name: str) -> HeadFile | None:
         """HEAD; None when nothing was archived yet. Raises RolledBack, BrokenChain, NotCanonical, ArchiveAway."""
-        seen = await self.seen(community_id, provider)
-        async with self.store(community, provider) as archive:
-            head = read_head(await archive.head(), provider, community, seen)
+        seen = await self.seen(community_id, name)
+        async with self.store(community, name) as archive:
+            head = read_head(await archive.head(), provider_of(name), community, seen)
             if head is not None and (seen is None or head.seq > seen.seq):
                 # What is remembered has to be found genuine first, or a stranger's number would lock the next ones out.
-                await open_archive(archive, provider, community, seen=seen, trusted=self.trusted)
-                await self._remember(community_id, provider, head)
+                await open_archive(archive, provider_of(name), community, seen=seen, trusted=self.trusted)
+                await self._remember(community_id, name, head)
         return head
 
     @contextlib.asynccontextmanager
     async def reader(
-        self, community_id: str, community: str, provider: str, snapshot: str | None = None
+        self, community_id: str, community: str, name: str, snapshot: str | None = None
     ) -> AsyncIterator[VerifiedReader]:
         """A reader of the newest snapshot, or of the one that is named.
 
         Raises NoSnapshot, CorruptArchive, ArchiveAway.
         """
-        seen = await self.seen(community_id, provider)
-        async with self.store(community, provider) as archive:
+        seen = await self.seen(community_id, name)
+        async with self.store(community, name) as archive:
             reader = await open_archive(
-                archive, provider, community, snapshot=snapshot, seen=seen, trusted=self.trusted
+                archive, provider_of(name), community, snapshot=snapshot, seen=seen, trusted=self.trusted
             )
-            await self._remember(community_id, provider, reader.head)
+            await self._remember(community_id, name, reader.head)
             yield reader
 
-    async def write(self, community_id: str, source: TableSource, progress: Progress | None = None) -> Written:
-        """Archive what a mirror holds. Raises what `write_snapshot` does."""
-        row = await self._row(community_id, source.provider)
-        async with self.store(source.community, source.provider) as archive:
+    async def write(
+        self, community_id: str, source: TableSource, progress: Progress | None = None, *, name: str = ""
+    ) -> Written:
+        """Archive what a mirror holds, under the provider's name if no other is given. Raises as `write_snapshot`."""
+        name = name or source.provider
+        row = await self._row(community_id, name)
+        async with self.store(source.community, name) as archive:
             written = await write_snapshot(
                 archive,
                 source,
@@ -96,25 +100,25 @@ class Archives:
                 seen=_seen(row),
                 progress=progress,
             )
-        await self._remember(community_id, source.provider, written.head)
+        await self._remember(community_id, name, written.head)
         marks = {table: [[*part, mark] for part, mark in parts.items()] for table, parts in written.marks.items()}
-        named = (community_id, source.provider, self.url)
+        named = (community_id, name, self.url)
         await self._pool.execute(_MARK, *named, written.head.snapshot, json.dumps(marks))
         return written
 
-    async def seen(self, community_id: str, provider: str) -> SeenHead | None:
+    async def seen(self, community_id: str, name: str) -> SeenHead | None:
         """The newest HEAD that this deployment has seen."""
-        return _seen(await self._row(community_id, provider))
+        return _seen(await self._row(community_id, name))
 
-    async def forget_seen(self, community_id: str, provider: str) -> None:
+    async def forget_seen(self, community_id: str, name: str) -> None:
         """Take whatever HEAD is there next for the newest: an operator's word that the archive was started anew."""
-        await self._pool.execute(_FORGET, community_id, provider, self.url)
+        await self._pool.execute(_FORGET, community_id, name, self.url)
 
-    async def _row(self, community_id: str, provider: str) -> Any:
-        return await self._pool.fetchrow(_SEEN, community_id, provider, self.url)
+    async def _row(self, community_id: str, name: str) -> Any:
+        return await self._pool.fetchrow(_SEEN, community_id, name, self.url)
 
-    async def _remember(self, community_id: str, provider: str, head: HeadFile) -> None:
-        await self._pool.execute(_REMEMBER, community_id, provider, self.url, head.seq, head.snapshot)
+    async def _remember(self, community_id: str, name: str, head: HeadFile) -> None:
+        await self._pool.execute(_REMEMBER, community_id, name, self.url, head.seq, head.snapshot)
 
 
 def deployment(settings: Settings, environment: Mapping[str, str]) -> Deployment:

@@ -27,6 +27,7 @@ from app.archives.format import (
 )
 from app.archives.read import SeenHead, read_head, read_manifest
 from app.archives.source import Part, TableInfo, TableSource
+from app.core.killpoints import KillPoint, reached
 from metagov_sdk.archive import CorruptArchive, DataArchive, Head, HeadMoved, MissingObject
 from metagov_sdk.archive.canonical import canonical
 
@@ -132,6 +133,7 @@ async def write_snapshot(
             at = await archive.head()
             known = await _known(archive, at, source, seen)
             continue
+        reached(KillPoint.ARCHIVE_MOVED)
         return result.written(head, tables, marks, attempt, moved=True)
     raise HeadMoved(f"{_ATTEMPTS} times another writer was first; try again later")
 
@@ -290,6 +292,7 @@ class _Result:
         """Store a blob; returns the bytes that are there now, which an earlier writer may have packed differently."""
         name = blob_name(sha256)
         if await self._archive.add(name, packed):
+            reached(KillPoint.ARCHIVE_STORED)
             self._stored += 1
             self._bytes += len(packed)
             return packed

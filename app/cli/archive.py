@@ -16,14 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.archives.export import NoParquet, export_parquet
+from app.archives.places import find_name, provider_of
 from app.archives.postgres import open_sink
 from app.archives.read import VerifiedReader, ancestors, open_archive
 from app.archives.restore import restore as restore_rows
 from app.archives.service import Archives, deployment
 from app.archives.stores import open_store
+from app.core.crypto import Vault
 from app.core.db import Database, plain_dsn
+from app.core.errors import Problem
 from app.core.settings import Settings, load_settings
+from app.host.binding import InstanceData
+from app.host.discovery import discover
+from app.mirrors.schema import find_pending
+from app.mirrors.source import open_sink as open_mirror
+from app.runtime.instances import candidates
 from metagov_sdk.archive import ArchiveError
+from metagov_sdk.provider import ProviderSpec
 
 ResultT = TypeVar("ResultT")
 Command = Callable[..., Any]
@@ -33,7 +42,7 @@ def _of_archive(command: Command) -> Command:
     """The arguments that name an archive."""
     for decorate in (
         click.option("--url", default="", help="Where it lies, instead of METAGOV_ARCHIVE_URL; asks no database."),
-        click.argument("provider"),
+        click.argument("name", metavar="ARCHIVE"),
         click.argument("community"),
     ):
         command = decorate(command)
@@ -45,19 +54,22 @@ _snapshot = click.option("--snapshot", default=None, help="A snapshot's id; the 
 
 @click.group()
 def archive() -> None:
-    """Snapshots of mirrored data: list, verify, restore and export them."""
+    """Snapshots of mirrored data: list, verify, restore and export them.
+
+    ARCHIVE is the plugin's name, `discord`; where a community has several instances of it, that of the archive.
+    """
 
 
 @archive.command(name="list")
 @click.argument("community", required=False)
-@click.argument("provider", required=False)
+@click.argument("name", metavar="[ARCHIVE]", required=False)
 @click.option("--url", default="", help="Where it lies, instead of METAGOV_ARCHIVE_URL; asks no database.")
-def list_(community: str | None, provider: str | None, url: str) -> None:
-    """List the archives of this deployment, or with COMMUNITY and PROVIDER one archive's snapshots."""
-    if community and provider:
-        Console().print(_run(_snapshots(community, provider, url)))
+def list_(community: str | None, name: str | None, url: str) -> None:
+    """List the archives of this deployment, or with COMMUNITY and ARCHIVE one archive's snapshots."""
+    if community and name:
+        Console().print(_run(_snapshots(community, name, url)))
     elif community or url:
-        raise click.UsageError("name both COMMUNITY and PROVIDER")
+        raise click.UsageError("name both COMMUNITY and ARCHIVE")
     else:
         Console().print(_run(_archives()))
 
@@ -67,13 +79,13 @@ def list_(community: str | None, provider: str | None, url: str) -> None:
 @_snapshot
 @click.option("--all", "whole", is_flag=True, help="Also the blobs of every earlier snapshot.")
 @click.option("--accept", is_flag=True, help="Take the HEAD that is there for the newest, although a newer was seen.")
-def verify(community: str, provider: str, url: str, snapshot: str | None, whole: bool, accept: bool) -> None:
+def verify(community: str, name: str, url: str, snapshot: str | None, whole: bool, accept: bool) -> None:
     """Read an archive to the last byte: signatures, chain, digests, order. Ends with 1 when anything is wrong."""
 
     async def work() -> str:
         if accept:
-            await _accept(community, provider)
-        async with _open(community, provider, url, snapshot) as reader:
+            await _accept(community, name)
+        async with _open(community, name, url, snapshot) as reader:
             rows = await _verify_one(reader)
             count = 1
             async for earlier, manifest in ancestors(reader.archive, reader.snapshot, reader.manifest, reader.trusted):
@@ -90,16 +102,38 @@ def verify(community: str, provider: str, url: str, snapshot: str | None, whole:
 @_of_archive
 @_snapshot
 @click.option("--database", default="", help="Where to, instead of METAGOV_DATABASE_URL.")
-@click.option("--schema", default="", help='The Postgres schema that is made anew. Default: "archive_<provider>".')
-def restore(community: str, provider: str, url: str, snapshot: str | None, database: str, schema: str) -> None:
-    """Write an archive's rows as plain SQL tables: all of them once all are found genuine, or none."""
-    into = schema or f"archive_{provider}"
-    if into in ("public", "information_schema") or into.startswith(("pg_", "mirror_")):
+@click.option("--schema", default="", help='The Postgres schema that is made anew. Default: "archive_<ARCHIVE>".')
+@click.option("--mirror", "refill", is_flag=True, help="Into the mirror of the community's instance, in place of it.")
+@click.option("--platform-id", help="With --mirror: which instance, where the community has several of the plugin.")
+def restore(
+    community: str,
+    name: str,
+    url: str,
+    snapshot: str | None,
+    database: str,
+    schema: str,
+    refill: bool,
+    platform_id: str | None,
+) -> None:
+    """Write an archive's rows as plain SQL tables, or into a mirror: all once all are found genuine, or none.
+
+    Into a mirror: `metagov migrate` has made its tables, and the community has the plugin. The mirror is as it was when
+    it was archived; its next sweep finds what has changed on the platform since.
+    """
+    if refill:
+        if schema or database:
+            raise click.UsageError("--mirror goes into METAGOV_DATABASE_URL, without --schema and --database")
+        click.echo(_run(_refill(community, name, url, snapshot, platform_id)))
+        return
+    into = schema or f"archive_{name}"
+    if into.startswith("mirror_"):
+        raise click.UsageError(f"the schema {into!r} is a mirror's: fill that with --mirror, or name another schema")
+    if into in ("public", "information_schema") or into.startswith("pg_"):
         raise click.UsageError(f"the schema {into!r} is not to be made anew; name another with --schema")
 
     async def work() -> str:
         dsn = plain_dsn(database or load_settings().database_url)
-        async with _open(community, provider, url, snapshot) as reader, open_sink(dsn, into) as sink:
+        async with _open(community, name, url, snapshot) as reader, open_sink(dsn, into) as sink:
             with _progress(reader, "restoring") as progress:
                 rows = await restore_rows(reader, sink, progress)
         return f"{rows:,} rows of the snapshot {reader.snapshot} are in the schema {into}"
@@ -107,15 +141,61 @@ def restore(community: str, provider: str, url: str, snapshot: str | None, datab
     click.echo(_run(work()))
 
 
+async def _refill(community: str, name: str, url: str, snapshot: str | None, platform_id: str | None) -> str:
+    settings = load_settings()
+    if not settings.fernet_keys:
+        raise click.ClickException("set METAGOV_SECRET_KEYS: the instance's secrets are sealed with them")
+    async with Database(settings) as db:
+        vault = Vault(settings.fernet_keys)
+        instance, spec = await _mirrored(db, vault, community, name, platform_id)
+        async with _open(community, name, url, snapshot) as reader, open_mirror(db, instance, spec, vault) as sink:
+            with _progress(reader, "restoring") as progress:
+                rows = await restore_rows(reader, sink, progress)
+    return (
+        f"{rows:,} rows of the snapshot {reader.snapshot} are in the mirror; "
+        f"`metagov mirror sync --sweep {community} {spec.name}` finds what has changed since"
+    )
+
+
+async def _mirrored(
+    db: Database, vault: Vault, community: str, name: str, platform_id: str | None
+) -> tuple[InstanceData, ProviderSpec]:
+    """The instance whose mirror is filled: the one that is named, or the one whose archive it is."""
+    plugin = provider_of(name)
+    loaded = discover().loaded.get(plugin)
+    spec = loaded.manifest.provider if loaded is not None else None
+    if spec is None:
+        raise click.ClickException(
+            f"there is no plugin {plugin!r} that mirrors its platform; `metagov plugins` lists them"
+        )
+    async with db.begin() as session:
+        if reason := (await find_pending(session, [spec])).get(spec.name):
+            raise click.ClickException(reason)
+    community_id = await db.pool.fetchval(
+        "SELECT id FROM communities WHERE slug = $1 AND deleted_at IS NULL", community
+    )
+    if community_id is None:
+        raise click.ClickException(
+            f"there is no community {community!r}; its driver makes it, with the plugin {plugin!r}"
+        )
+    found = await candidates(db.pool, community_id, plugin)
+    if platform_id is None and len(found.rows) > 1:
+        for row in found.rows:
+            instance, _ = found.choose(vault, row["community_platform_id"])
+            if await find_name(db.pool, instance) == name:
+                return instance, spec
+    return found.choose(vault, platform_id)[0], spec
+
+
 @archive.command()
 @_of_archive
 @_snapshot
 @click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
-def export(community: str, provider: str, url: str, snapshot: str | None, to: Path) -> None:
+def export(community: str, name: str, url: str, snapshot: str | None, to: Path) -> None:
     """Write an archive's tables as Parquet files, for DuckDB, Spark or Trino."""
 
     async def work() -> str:
-        async with _open(community, provider, url, snapshot) as reader:
+        async with _open(community, name, url, snapshot) as reader:
             with _progress(reader, "exporting") as progress:
                 return "\n".join(map(str, await export_parquet(reader, to, progress)))
 
@@ -123,17 +203,17 @@ def export(community: str, provider: str, url: str, snapshot: str | None, to: Pa
 
 
 @contextlib.asynccontextmanager
-async def _open(community: str, provider: str, url: str, snapshot: str | None = None) -> AsyncIterator[VerifiedReader]:
+async def _open(community: str, name: str, url: str, snapshot: str | None = None) -> AsyncIterator[VerifiedReader]:
     settings = load_settings()
     if url:
-        async with open_store(url, community, provider, deployment(settings, os.environ)) as store:
+        async with open_store(url, community, name, deployment(settings, os.environ)) as store:
             yield await open_archive(
-                store, provider, community, snapshot=snapshot, trusted=settings.archive_public_keys
+                store, provider_of(name), community, snapshot=snapshot, trusted=settings.archive_public_keys
             )
     else:
         async with (
             _deployed(settings, community) as (archives, community_id),
-            archives.reader(community_id, community, provider, snapshot) as reader,
+            archives.reader(community_id, community, name, snapshot) as reader,
         ):
             yield reader
 
@@ -147,9 +227,9 @@ async def _deployed(settings: Settings, community: str) -> AsyncIterator[tuple[A
         yield Archives(settings, db.pool), community_id
 
 
-async def _accept(community: str, provider: str) -> None:
+async def _accept(community: str, name: str) -> None:
     async with _deployed(load_settings(), community) as (archives, community_id):
-        await archives.forget_seen(community_id, provider)
+        await archives.forget_seen(community_id, name)
 
 
 async def _archives() -> Table:
@@ -159,16 +239,16 @@ async def _archives() -> Table:
     """
     async with Database(load_settings()) as db:
         rows = await db.pool.fetch(query)
-    table = Table("Community", "Provider", "Archive", "Number", "Newest snapshot seen", "Seen")
+    table = Table("Community", "Archive", "Place", "Number", "Newest snapshot seen", "Seen")
     for row in rows:
         seen = f"{row['seen_at']:%Y-%m-%d %H:%M}"
         table.add_row(row["slug"], row["provider"], row["url"], str(row["seq"]), row["snapshot"], seen)
     return table
 
 
-async def _snapshots(community: str, provider: str, url: str) -> Table:
+async def _snapshots(community: str, name: str, url: str) -> Table:
     table = Table("Number", "Snapshot", "Synced", "Tables", "Rows", "Chunks")
-    async with _open(community, provider, url) as reader:
+    async with _open(community, name, url) as reader:
         found = [(reader.snapshot, reader.manifest)]
         found += [each async for each in ancestors(reader.archive, reader.snapshot, reader.manifest, reader.trusted)]
     for snapshot, manifest in found:
@@ -207,6 +287,8 @@ def _run(work: Awaitable[ResultT]) -> ResultT:
 
     try:
         return asyncio.run(run())
+    except Problem as problem:
+        raise click.ClickException(problem.detail) from problem
     except ArchiveError as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from error
     except (NoParquet, ValueError) as error:

@@ -21,6 +21,7 @@ from app.core.egress import EgressPolicy, EgressRefused
 from app.core.settings import Settings, load_settings
 from app.gateway import connect_redis
 from app.host.discovery import discover
+from app.mirrors.schema import find_pending
 
 _CLOCK_SECONDS = 2.0
 
@@ -97,6 +98,8 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
                 + ("" if abs(skew) < _CLOCK_SECONDS else "; run NTP: webhooks signed with a time would be refused"),
             )
             yield await _schema(db)
+            for finding in await _mirrors(db):
+                yield finding
             yield await _workers(db)
             yield await _readable(db, settings)
     except ValueError as error:
@@ -111,6 +114,16 @@ async def _schema(db: Database) -> Finding:
     except asyncpg.UndefinedTableError:
         return Finding("schema", False, "no tables yet: run `metagov migrate`")
     return Finding("schema", True, f"at revision {version}")
+
+
+async def _mirrors(db: Database) -> list[Finding]:
+    manifests = (loaded.manifest for loaded in discover().loaded.values())
+    specs = [manifest.provider for manifest in manifests if manifest.provider is not None]
+    async with db.begin() as session:
+        pending = await find_pending(session, specs)
+    if not pending:
+        return [Finding("mirrors", True, f"the tables of {len(specs)} providers are as their plugins have them")]
+    return [Finding("mirrors", False, f"{provider} rests: {reason}") for provider, reason in sorted(pending.items())]
 
 
 async def _workers(db: Database) -> Finding:

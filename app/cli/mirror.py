@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 import click
@@ -11,22 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.cli.serve import require_settings
-from app.core.db import is_away
-from app.core.errors import NotFound, Problem
-from app.core.log import configure_logging
-from app.core.settings import load_settings
-from app.gateway import Gateway, open_gateway
+from app.cli.forget import forget
+from app.cli.on_gateway import run_on_gateway
+from app.core.errors import NotFound
+from app.gateway import Gateway
 from app.host.binding import InstanceData
 from app.mirrors import service
-from app.mirrors.forget import ForgottenReport
-from app.mirrors.forget import forget as forget_account
 from app.mirrors.replay import replay as replay_answers
 from app.mirrors.status import MirrorStatus, read_status
 from app.mirrors.walking import sync_due
 from metagov_sdk.provider import ProviderSpec
 
-ResultT = TypeVar("ResultT")
 CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
 _LOOK_SECONDS = 0.25
@@ -63,7 +58,7 @@ def sync(community: str, plugin: str, platform_id: str | None, sweep: bool) -> N
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
 
-    status = _run(work)
+    status = run_on_gateway(work)
     _show(status)
     if status.state == "failed":
         raise click.ClickException(status.run.error if status.run and status.run.error else "the run failed")
@@ -114,7 +109,7 @@ def status(community: str, plugin: str, platform_id: str | None) -> None:
         instance, _ = await _find(gateway, community, plugin, platform_id)
         return await service.status(gateway.mirrors, instance.community_id, plugin, platform_id)
 
-    _show(_run(work))
+    _show(run_on_gateway(work))
 
 
 @mirror.command()
@@ -128,37 +123,7 @@ def replay(community: str, plugin: str, platform_id: str | None) -> None:
         unreadable = f"; {done.unreadable} could not be read" if done.unreadable else ""
         return f"{done.pages} pages with {done.rows} rows{unreadable}."
 
-    click.echo(_run(work))
-
-
-@mirror.command()
-@click.argument("account")
-@click.option("--plugin", required=True, help="The platform whose account it is.")
-@click.option("--community", help="In this community only; in all of them if not given.")
-def forget(account: str, plugin: str, community: str | None) -> None:
-    """Take ACCOUNT (the platform's id of a person) out of mirrors, receipts, events and identities.
-
-    It is not mirrored again. Says which archived snapshots still hold it.
-    """
-
-    async def work(gateway: Gateway) -> None:
-        spec = gateway.mirrors.spec(plugin)
-        if spec is None:
-            raise NotFound(f"there is no plugin {plugin!r} that mirrors its platform; `metagov plugins` lists them")
-        for instance in await service.find_instances(gateway.mirrors, plugin, community):
-            _tell(instance, await forget_account(gateway.mirrors, instance, spec, account))
-
-    _run(work)
-
-
-def _tell(instance: InstanceData, report: ForgottenReport) -> None:
-    click.secho(f"{instance.community} ({instance.plugin})", bold=True)
-    for name, keys in sorted(report.rows.items()):
-        click.echo(f"  {name}: {len(keys)} rows")
-    click.echo(f"  named in {report.texts} rows of others, {report.answers} kept answers")
-    click.echo(f"  {report.receipts} receipts, {report.events} events, {report.accounts} linked accounts")
-    for held in report.held:
-        click.secho(f"  still in {held.archive}, snapshot {held.snapshot}: {', '.join(held.tables)}", fg="yellow")
+    click.echo(run_on_gateway(work))
 
 
 async def _find(
@@ -173,27 +138,12 @@ async def _find(
 
 
 def _show(status: MirrorStatus) -> None:
-    table = Table("Table", "Rows", "Complete through", "Latest", "Error", title=f"{status.provider}: {status.state}")
+    state = "incomplete" if status.run is not None and status.run.state == "incomplete" else status.state
+    table = Table("Table", "Rows", "Complete through", "Latest", "Error", title=f"{status.provider}: {state}")
     for row in status.tables:
         times = (f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "" for moment in (row.complete_through, row.high_water))
         table.add_row(row.name, f"{row.rows:,}", *times, row.error or "")
     Console().print(table)
 
 
-def _run(work: Callable[[Gateway], Awaitable[ResultT]]) -> ResultT:
-    require_settings()
-    settings = load_settings()
-    configure_logging(settings)
-
-    async def run() -> ResultT:
-        async with open_gateway(settings) as gateway:
-            return await work(gateway)
-
-    try:
-        return asyncio.run(run())
-    except Problem as problem:
-        raise click.ClickException(problem.detail) from problem
-    except Exception as error:
-        if is_away(error):
-            raise click.ClickException("the database cannot be reached; check METAGOV_DATABASE_URL") from error
-        raise
+mirror.add_command(forget)

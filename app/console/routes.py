@@ -16,6 +16,8 @@ from app.core.db import Database, is_away
 from app.core.errors import Unauthenticated
 from app.core.settings import Settings
 from app.host.binding import Host
+from app.mirrors.mirrors import Mirrors
+from app.mirrors.schema import find_pending
 
 router = APIRouter(include_in_schema=False)
 
@@ -30,7 +32,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request, verbose: str | None = None) -> Response:
     """Whether requests can be served: 200 with the database there, else 503. Redis away is not fatal, and shown.
 
-    `?verbose` names broken plugins and drift between processes; the reasons only with an API key.
+    `?verbose` names broken plugins, drift between processes, and providers whose tables wait for a migration; the
+    reasons only with an API key.
     """
     state = request.app.state
     host: Host = state.host
@@ -50,6 +53,7 @@ async def readyz(request: Request, verbose: str | None = None) -> Response:
             processes = await alive(state.db)
             body["workers"] = sum(role == "worker" for role, _ in processes)
             body["drift"] = any(digest != host.plugins.digest for _, digest in processes)
+            body["mirrors"] = {"pending": await _pending_mirrors(state, reasons)}
     headers = {} if ready else {"retry-after": "1"}
     return JSONResponse(body, 200 if ready else 503, headers)
 
@@ -73,6 +77,16 @@ async def _database(db: Database) -> str:
             return "cannot be reached"
         return "has no tables: run `metagov migrate`"
     return "ok"
+
+
+async def _pending_mirrors(state: Any, reasons: bool) -> list[dict[str, str]]:
+    mirrors: Mirrors = state.mirrors
+    async with mirrors.db.begin() as session:
+        pending = await find_pending(session, mirrors.specs())
+    return [
+        {"provider": provider, **({"reason": reason} if reasons else {})}
+        for provider, reason in sorted(pending.items())
+    ]
 
 
 async def _redis(state: Any) -> str:

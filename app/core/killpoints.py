@@ -45,6 +45,13 @@ class KillPoint(Enum):
     RECOVER_COMMITTED = "the failed deliveries are due again, committed; the driver has no answer"
     REPLAY_ASKED = "no receipt is due again yet"
     REPLAY_COMMITTED = "the receipts are due again, committed; the driver has no answer"
+    MIRROR_WRITTEN = "a page's rows, cursor and counters are written, and not committed"
+    MIRROR_COMMITTED = (
+        "a page is committed; nobody has been told of the partitions on it, and the next is not asked for"
+    )
+    MIRROR_CLOSING = "the run's last page is committed; its end, the event and the next time are written, not committed"
+    ARCHIVE_STORED = "a snapshot's first blob is stored; neither manifest nor HEAD is"
+    ARCHIVE_MOVED = "HEAD names the new snapshot; the database does not know of it"
 
 
 @dataclass(slots=True)

@@ -180,7 +180,7 @@ def _job(use: Graphs, instance: InstanceData, config: GraphConfig, head: str, in
         config_type=f"{manifest.config.__module__}:{manifest.config.__qualname__}",
         config={**instance.plain, **instance.secrets},
         url=use.archives.url,
-        provider=config.source,
+        archive=config.source,
         community=instance.community,
         snapshot=head,
         trusted=list(use.archives.trusted),

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
+from app.archives.places import provider_of
 from app.archives.read import open_archive
 from app.archives.stores import Deployment, open_store
 from app.graphs.files import PIECE, GraphFiles, Kept
@@ -57,7 +58,8 @@ class Job(TypedDict):
     config_type: str
     config: dict[str, Any]
     url: str
-    provider: str
+    archive: str
+    """Its name: the provider's, or one of several."""
     community: str
     snapshot: str
     trusted: list[str]
@@ -118,9 +120,9 @@ async def build(job: Job, output: _Output) -> Built:
     kind: type[GraphRules[Any]] = _find(job["rules"])
     rules = kind(_find(job["config_type"]).model_validate(job["config"]))
     inputs = {name: _read_input(name, files) for name, files in job["inputs"].items()}
-    async with open_store(job["url"], job["community"], job["provider"], Deployment(job["environment"])) as store:
+    async with open_store(job["url"], job["community"], job["archive"], Deployment(job["environment"])) as store:
         reader = await open_archive(
-            store, job["provider"], job["community"], snapshot=job["snapshot"], trusted=job["trusted"]
+            store, provider_of(job["archive"]), job["community"], snapshot=job["snapshot"], trusted=job["trusted"]
         )
         published = await build_graph(rules, _Counted(reader, output), inputs)
     inputs.clear()

@@ -135,7 +135,7 @@ class _Indexing:
             person = left.pop(key, None)
             address, type = address_of(key), _type_of(key, self._node_prefixes)
             time = columns.times[place - 1] if place else None
-            label = columns.texts[place - 1] if place else person.name if person else ""
+            label = columns.texts.take((place - 1,))[0] if place else person.name if person else ""
             weight = self._weigh.node(address) if place else 0.0
             if type is not None and place:
                 counts[type] += 1

@@ -32,7 +32,7 @@ class Graph(Base, WorkRow):
     generation: Mapped[int | None]
     """Of the instance, when it was looked at last."""
     source: Mapped[str | None]
-    """The plugin whose archive it reads."""
+    """The archive it reads: the plugin's name, or that of one of several instances."""
     head: Mapped[str | None]
     """That archive's newest snapshot, when it was looked at last."""
     reads: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"))

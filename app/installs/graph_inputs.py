@@ -55,7 +55,8 @@ def check_inputs(
 
 
 def _problems(host: Host, config: GraphConfig) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    source = host.plugins.loaded.get(config.source)
+    # Of several instances, each has an archive of its own: `discord.<platform id>`.
+    source = host.plugins.loaded.get(config.source.partition(".")[0])
     if source is None or source.manifest.provider is None:
         yield ("source",), f"there is no plugin {config.source!r} that mirrors its platform"
     if len(config.inputs) > MOST_INPUTS:

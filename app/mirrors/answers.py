@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.mirrors.forgotten import Forgotten
 from app.mirrors.pages import Reading
 from metagov_sdk import Place, Plugin
 
@@ -49,9 +49,9 @@ class Recorder:
             "response": [*hooks["response"], self._keep] if self.keep else hooks["response"],
         }
 
-    def leave_out(self, accounts: Collection[str]) -> None:
+    def leave_out(self, forgotten: Forgotten) -> None:
         """Keep nothing of a page that names one of these."""
-        if any(account.encode() in each.body for each in self.answers for account in accounts):
+        if any(forgotten.are_in(each.body) for each in self.answers):
             self.answers.clear()
 
     async def _count(self, request: httpx.Request) -> None:

@@ -38,11 +38,11 @@ class MirrorRun(Base):
     instance_id: Mapped[str] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"))
     sweep: Mapped[bool]
     state: Mapped[str]
-    """waiting (for the one that is running), running, completed or failed."""
+    """waiting (for the one that is running), running, completed, incomplete (but for what is refused) or failed."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
-    """Of a failed run: how many partitions failed, and why the first did."""
+    """Of one that is not clean: how many partitions failed or are refused, and why the first is."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -58,6 +58,7 @@ class MirrorPartition(Base, WorkRow):
         # The instance last: while there are few rows, a plan would take any index that begins with it for the other.
         Index("ix_mirror_partitions_owner", "owner_key", "owner_table", "instance_id"),
         Index("ix_mirror_partitions_parent", "parent"),
+        Index("ix_mirror_partitions_refused", "instance_id", postgresql_where="status = 'refused'"),
     )
 
     id: Mapped[str] = mapped_column(String(collation="C"), primary_key=True)
@@ -77,7 +78,7 @@ class MirrorPartition(Base, WorkRow):
     again: Mapped[bool] = mapped_column(server_default=text("false"))
     """Something new was heard of it while it was being read."""
     status: Mapped[str] = mapped_column(server_default="ok")
-    """ok, failed or gone."""
+    """ok, failed, refused (the platform does not show it to us) or gone."""
     error: Mapped[str | None]
     wanted: Mapped[str | None]
     """The fingerprint that its parent's page gave last."""
@@ -100,6 +101,8 @@ class MirrorPartition(Base, WorkRow):
     requests: Mapped[int] = mapped_column(server_default="0")
     waits: Mapped[int] = mapped_column(server_default="0")
     """Both of the run."""
+    ask_again_at: Mapped[datetime | None]
+    """Of a refused one: until then no run that is not a sweep asks for it."""
     last_attempt_at: Mapped[datetime | None]
     last_success_at: Mapped[datetime | None]
 
@@ -156,15 +159,23 @@ class MirrorBody(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class MirrorForgotten(Base):
-    """An account that is not to be mirrored again."""
+class MirrorForgotten(Base, WorkRow):
+    """An account that is not to be mirrored again, and how far taking out what there is of it has got."""
 
     __tablename__ = "mirror_forgotten"
+    __table_args__ = (UniqueConstraint("id"), due_index("mirror_forgotten"))
 
+    id: Mapped[str] = mapped_column(String(collation="C"))
     community_id: Mapped[str] = mapped_column(ForeignKey("communities.id", ondelete="CASCADE"), primary_key=True)
     provider: Mapped[str] = mapped_column(primary_key=True)
     hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     """Of the account, so that it is here once."""
     sealed: Mapped[str]
-    """The account, sealed: it has to be recognised in what the platform sends."""
+    """The account and what names it, sealed: it has to be recognised in what the platform sends."""
     forgotten_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When that was asked for last: what came before goes."""
+    finished_at: Mapped[datetime | None]
+    waits: Mapped[str | None]
+    """What is still to be done, in words, where a try could not do it."""
+    report: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    """What was taken out, counted, and which snapshots still hold it. Names nobody."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import current_time
 from app.core.ids import new_id, new_ids
+from app.core.killpoints import KillPoint, reached
 from app.core.metrics import mirror_runs_of
 from app.events.service import core_event, record
 from app.host.binding import InstanceData
 from app.mirrors.mirrors import Mirrors, tables_for
-from app.mirrors.models import Mirror, MirrorPartition, MirrorRun
+from app.mirrors.models import Mirror, MirrorRun
 from app.mirrors.rows import Growth, Source, take_away_unclaimed
 from app.runtime import instances
 from metagov_sdk.provider import ProviderSpec
@@ -31,11 +32,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A partition that could not be read."""
+    """A partition that could not be read. `status` is failed or refused."""
 
     walk: str
     partition: str
     reason: str
+    status: str
 
 
 async def ask_for_run(session: AsyncSession, instance: InstanceData, spec: ProviderSpec, *, sweep: bool) -> MirrorRun:
@@ -92,14 +94,26 @@ async def _begin(session: AsyncSession, run: MirrorRun, spec: ProviderSpec) -> N
     run.started_at = await session.scalar(select(func.clock_timestamp()))
 
 
+# What no run is clean without: partitions of it that failed, and all that are refused, also those that it did not have
+# (a sweep's alone). A lookup that is refused tells against the run that wanted it, and not against those after it.
+_MISSING = """
+p.run_id = {run} AND p.status = 'failed'
+OR p.instance_id = {instance} AND p.status = 'refused' AND (p.run_id = {run} OR p.walk NOT LIKE 'lookup:%')
+"""
 # Whoever finishes last sees that nothing is left: each asks after its own commit.
-_OVER = text("""
-UPDATE mirror_runs r SET finished_at = clock_timestamp(), state = CASE WHEN EXISTS (
-    SELECT FROM mirror_partitions p WHERE p.run_id = r.id AND p.status = 'failed') THEN 'failed' ELSE 'completed' END
+_OVER = text(f"""
+UPDATE mirror_runs r SET finished_at = clock_timestamp(), state = coalesce((
+    SELECT CASE WHEN bool_or(p.status = 'failed') THEN 'failed' ELSE 'incomplete' END
+    FROM mirror_partitions p WHERE {_MISSING.format(run="r.id", instance="r.instance_id")} HAVING count(*) > 0
+), 'completed')
 WHERE r.id = :run AND r.state = 'running'
   AND NOT EXISTS (SELECT FROM mirror_partitions p WHERE p.run_id = r.id AND p.next_at IS NOT NULL)
 RETURNING r.instance_id, r.sweep, r.state, r.started_at
-""")
+""")  # noqa: S608 -- constants only
+_FAILURES = text(f"""
+SELECT p.walk, p.key, p.error, p.status, count(*) OVER (PARTITION BY p.status) AS alike FROM mirror_partitions p
+WHERE {_MISSING.format(run=":run", instance=":instance")} ORDER BY p.status, p.walk, p.key LIMIT {_MOST_FAILURES}
+""")  # noqa: S608 -- constants only
 
 
 async def close_run(use: Mirrors, run_id: str) -> None:
@@ -113,9 +127,8 @@ async def close_run(use: Mirrors, run_id: str) -> None:
         row = (await session.execute(_OVER, {"run": run_id})).one_or_none()
         if row is None:
             return
-        failures = await find_failures(session, run_id)
+        failures, error = await _find_failures(session, run_id, row.instance_id)
         if failures:
-            error = f"{len(failures)} partitions failed; {failures[0].walk}: {failures[0].reason}"
             await session.execute(update(MirrorRun).where(MirrorRun.id == run_id).values(error=error))
         found = await instances.by_id(use.db.pool, use.vault, row.instance_id)
         spec = use.spec(found[0].plugin) if found else None
@@ -130,6 +143,7 @@ async def close_run(use: Mirrors, run_id: str) -> None:
         )
         if waiting is not None and not found[0].deleted:
             await _begin(session, waiting, spec)
+        reached(KillPoint.MIRROR_CLOSING)
     mirror_runs_of(spec.name, row.state).inc()
     _log.info("mirror run over", instance=row.instance_id, provider=spec.name, state=row.state, sweep=row.sweep)
     use.wake.poke("deliveries", QUEUE)
@@ -156,15 +170,17 @@ WHERE p.instance_id = :instance AND p.walk = :walk AND p.key = ''
 """)
 
 
-async def find_failures(session: AsyncSession, run_id: str) -> list[Failure]:
-    """What of a run could not be read; the first twenty."""
-    rows = await session.execute(
-        select(MirrorPartition.walk, MirrorPartition.key, MirrorPartition.error)
-        .where(MirrorPartition.run_id == run_id, MirrorPartition.status == "failed")
-        .order_by(MirrorPartition.walk, MirrorPartition.key)
-        .limit(_MOST_FAILURES)
-    )
-    return [Failure(row.walk, row.key, row.error or "") for row in rows]
+async def _find_failures(session: AsyncSession, run_id: str, instance_id: str) -> tuple[list[Failure], str]:
+    """What of a run could not be read, the first twenty, those that failed before those that are refused; in words."""
+    rows = (await session.execute(_FAILURES, {"run": run_id, "instance": instance_id})).all()
+    found = [Failure(row.walk, row.key, row.error or "", row.status) for row in rows]
+    if not found:
+        return found, ""
+    what = f"{rows[0].alike} {'partition' if rows[0].alike == 1 else 'partitions'}"
+    first = f"{found[0].walk} {found[0].partition}".rstrip()
+    if found[0].status == "failed":
+        return found, f"{what} failed; {first}: {found[0].reason}"
+    return found, f"{what} refused, everything else was read; {first}: {found[0].reason}"
 
 
 async def _schedule(session: AsyncSession, spec: ProviderSpec, instance_id: str, swept: bool) -> None:
@@ -183,9 +199,10 @@ async def _tell(session: AsyncSession, instance: InstanceData, run_id: str, row:
         "run": run_id,
         "sweep": row.sweep,
         "started_at": row.started_at.isoformat(),
-        "failures": [{"walk": each.walk, "partition": each.partition, "reason": each.reason} for each in failures],
+        "state": row.state,
+        "failures": [asdict(each) for each in failures],
     }
-    what = f"mirror.{row.state}"
+    what = "mirror.completed" if row.state == "completed" else "mirror.failed"
     await record(
         session,
         [core_event(instance.driver_id, instance.community_id, instance.community, instance.id, what, data)],

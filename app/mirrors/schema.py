@@ -56,16 +56,30 @@ async def apply_schemas(db: Database, specs: Iterable[ProviderSpec]) -> Migrated
 
 
 async def find_pending(session: AsyncSession, specs: Iterable[ProviderSpec]) -> dict[str, str]:
-    """Providers whose tables are not as their code has them, and why. Their mirrors rest."""
+    """Providers whose tables are not as their code has them, and the mend. Their mirrors rest."""
+    if (await session.execute(text("SELECT to_regclass('mirror_tables')"))).scalar_one() is None:
+        return {spec.name: "the database waits for `metagov migrate`" for spec in specs}
     rows = (await session.scalars(select(MirrorTable))).all()
     known = {(row.provider, row.table_name): row for row in rows}
-    pending = {}
+    pending: dict[str, str] = {}
     for spec in specs:
         for name, table in tables_of(spec).items():
-            row = known.get((spec.name, name))
-            if row is None or row.shape != table.shape or row.filling:
-                pending[spec.name] = f"the table {table.name} waits for `metagov migrate`"
+            if (reason := _wants(table, known.get((spec.name, name)))) is not None:
+                pending.setdefault(spec.name, reason)
     return pending
+
+
+def _wants(table: Table, row: MirrorTable | None) -> str | None:
+    if row is None:
+        return f"the table {table.name} is not there yet: run `metagov migrate`"
+    if row.shape != table.shape:
+        try:
+            new = _new_columns(table, row.shape)
+        except SchemaRefused as refusal:
+            return str(refusal)
+        what = f"lacks {', '.join(new)}" if new else "has columns that the plugin no longer has"
+        return f"the table {table.name} {what}: run `metagov migrate`"
+    return f"new columns of the table {table.name} are not filled yet: run `metagov migrate`" if row.filling else None
 
 
 async def _apply(session: AsyncSession, spec: ProviderSpec, done: Migrated) -> None:

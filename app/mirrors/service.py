@@ -10,6 +10,13 @@ from app.mirrors.status import MirrorStatus, read_status
 from app.runtime import instances
 from metagov_sdk.provider import ProviderSpec
 
+# Locked in the order in which pages lock what they name.
+_ASK_AGAIN = """
+WITH refused AS (
+    SELECT id FROM mirror_partitions WHERE instance_id = $1 AND ask_again_at IS NOT NULL ORDER BY walk, key FOR UPDATE)
+UPDATE mirror_partitions p SET ask_again_at = NULL FROM refused WHERE p.id = refused.id
+"""
+
 
 async def find_instance(
     use: Mirrors, community_id: str, plugin: str, platform_id: str | None
@@ -29,6 +36,8 @@ async def sync(use: Mirrors, community_id: str, plugin: str, platform_id: str | 
         raise Conflict(f"the instance is {instance.status}; it is mirrored once it is enabled", slug=instance.status)
     if (reason := await use.pending(spec.name)) is not None:
         raise Conflict(reason, slug="migration-pending")
+    # Whoever asks may have let us in just now.
+    await use.db.pool.execute(_ASK_AGAIN, instance.id)
     async with use.db.begin() as session:
         await ask_for_run(session, instance, spec, sweep=sweep)
         status = await read_status(session, instance.id, spec)

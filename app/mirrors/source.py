@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.crypto import Vault
 from app.core.db import Database
 from app.core.ids import new_id
+from app.core.json_text import json_text
 from app.host.binding import InstanceData
 from app.mirrors.columns import Table, quoted
+from app.mirrors.forgotten import Forgotten, read_forgotten
 from app.mirrors.mirrors import tables_for
 from app.mirrors.status import read_status
 from metagov_sdk.provider import ProviderSpec
 
 _BATCH = 2000
+_SECONDS = 600.0
+"""How long one batch may wait for the disk."""
 _MONTH = "to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM') COLLATE \"C\""
 
 
@@ -145,31 +151,58 @@ def _parts(table: Table) -> tuple[str, str]:
     return partition, month
 
 
+class DoesNotFit(ValueError):
+    """What is to be filled in is not what the installed plugin mirrors; the text has the mend."""
+
+
 class MirrorSink:
     """Fills an instance's tables from elsewhere, in one transaction. Made by `open_sink`."""
 
-    def __init__(self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec) -> None:
+    def __init__(
+        self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec, forgotten: Forgotten
+    ) -> None:
         self._connection = connection
         self._instance = instance
         self._spec = spec
+        self._forgotten = forgotten
         self._tables = {table.name: table for table in tables_for(spec).values()}
         self._counts: dict[str, int] = {}
         self._now: datetime | None = None
         self.finished = False
 
     async def begin(self, tables: Sequence[TableInfo]) -> None:
-        """What the instance had in these tables goes. Raises KeyError for a table that the plugin does not have."""
-        self._now = (await self._connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        """What the instance had in its tables goes; a run that is under way is over, and failed. Raises DoesNotFit."""
         for info in tables:
-            table = self._tables[info.name]
+            self._check(info)
+        values = {"instance": self._instance.id, "provider": self._spec.name}
+        # Whoever asks for a run waits at the first; whoever reads a page finds at the last that it lost its partition.
+        for statement in (_HOLD, _END_RUNS, _DROP_PARTITIONS):
+            await self._connection.execute(statement, values)
+        self._now = (await self._connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        for table in self._tables.values():
             await self._connection.execute(
                 text(f"DELETE FROM {table.sql} WHERE instance_id = :instance"),  # noqa: S608
                 {"instance": self._instance.id},
             )
 
+    def _check(self, info: TableInfo) -> None:
+        mend = f"install the version of {self._spec.name} that wrote them"
+        table = self._tables.get(info.name)
+        if table is None:
+            raise DoesNotFit(f"the installed plugin has no table {info.name}: {mend}")
+        ours, theirs = table.record.json_schema()["properties"], info.json_schema.get("properties", {})
+        if lost := sorted(theirs.keys() - ours.keys()):
+            raise DoesNotFit(f"the installed plugin's {info.name} has no {', '.join(lost)}: {mend}")
+        if info.key != table.record.key:
+            raise DoesNotFit(f"the rows of {info.name} have another key ({', '.join(info.key)}): {mend}")
+
     async def write(self, table: TableInfo, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take rows; a column that they do not have is null."""
+        """Take rows, but for those of the forgotten; a column that they do not have is null.
+
+        Raises DoesNotFit for values that no column takes.
+        """
         found = self._tables[table.name]
+        rows = self._forgotten.without_rows(found.record, rows)
         json_columns = {column.name for column in found.columns if column.kind == "json"} | {"extra", "mirror_flags"}
         own = [column.name for column in found.columns]
         names = [*own, "extra", "mirror_flags", "deleted_at"]
@@ -187,20 +220,21 @@ class MirrorSink:
         raw = await self._connection.get_raw_connection()
         driver: Any = raw.driver_connection
         schema, _, short = found.sql.replace('"', "").partition(".")
-        await driver.copy_records_to_table(
-            short,
-            schema_name=schema,
-            columns=["instance_id", "community_id", "mirror_pass", "first_seen", "synced_at", *names],
-            records=records,
-        )
+        try:
+            await driver.copy_records_to_table(
+                short,
+                schema_name=schema,
+                columns=["instance_id", "community_id", "mirror_pass", "first_seen", "synced_at", *names],
+                records=records,
+                timeout=_SECONDS,
+            )
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            raise DoesNotFit(f"{table.name} cannot take a row: {error}") from None
         live = sum(row.get("deleted_at") is None for row in rows)
         self._counts[found.record.table] = self._counts.get(found.record.table, 0) + live
 
     async def finish(self) -> None:
         """Keep them. The next sweep finds out which of them the platform still has."""
-        await self._connection.execute(
-            text("DELETE FROM mirror_partitions WHERE instance_id = :instance"), {"instance": self._instance.id}
-        )
         await self._connection.execute(
             text(
                 "INSERT INTO mirror_partitions (id, instance_id, walk, key, next_at, rows) "
@@ -216,13 +250,31 @@ class MirrorSink:
         self.finished = True
 
 
+_HOLD = text("""
+INSERT INTO mirrors (instance_id, provider) VALUES (:instance, :provider)
+ON CONFLICT (instance_id) DO UPDATE SET provider = excluded.provider
+""")
+_END_RUNS = text("""
+UPDATE mirror_runs
+SET state = 'failed', finished_at = clock_timestamp(), error = 'the mirror was filled from an archive'
+WHERE instance_id = :instance AND finished_at IS NULL
+""")
+_DROP_PARTITIONS = text("DELETE FROM mirror_partitions WHERE instance_id = :instance")
+
+
 @contextlib.asynccontextmanager
-async def open_sink(db: Database, instance: InstanceData, spec: ProviderSpec) -> AsyncIterator[MirrorSink]:
-    """A sink into an instance's tables; nothing changes there unless it is finished."""
+async def open_sink(
+    db: Database, instance: InstanceData, spec: ProviderSpec, vault: Vault
+) -> AsyncIterator[MirrorSink]:
+    """A sink into an instance's tables; nothing changes there unless it is finished.
+
+    vault: opens the names of those who are forgotten, and do not come back with what was archived before.
+    """
+    forgotten = await read_forgotten(db, vault, instance, spec)
     async with db.engine.connect() as connection, connection.begin() as transaction:
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        sink = MirrorSink(connection, instance, spec)
+        sink = MirrorSink(connection, instance, spec, forgotten)
         yield sink
         if not sink.finished:
             await transaction.rollback()
@@ -233,4 +285,4 @@ def _written(value: Any, name: str, is_json: bool) -> Any:
         return value
     if value is None:
         return "{}" if name == "extra" else None
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value)

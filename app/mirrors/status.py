@@ -53,10 +53,10 @@ class MirrorStatus:
 
     @property
     def state(self) -> str:
-        """idle, running or failed."""
+        """idle, running, or failed: never idle while anything is missing, be it refused only."""
         if self.run is None or self.run.state == "completed":
             return "idle"
-        return self.run.state
+        return "failed" if self.run.state == "incomplete" else self.run.state
 
 
 _WALKS = text("""
@@ -64,7 +64,11 @@ SELECT CASE WHEN walk LIKE 'lookup:%' THEN 'lookup' ELSE walk END AS walk,
        max(greatest(last_attempt_at, last_success_at)) AS last_attempt_at, max(last_success_at) AS last_success_at,
        CASE WHEN bool_or(through IS NULL) THEN NULL ELSE min(through) END AS through,
        CASE WHEN bool_or(swept IS NULL) THEN NULL ELSE min(swept) END AS swept,
-       max(high_water) AS high_water, (array_agg(error ORDER BY key) FILTER (WHERE error IS NOT NULL))[1] AS error
+       max(high_water) AS high_water,
+       (array_agg(error ORDER BY key) FILTER (WHERE error IS NOT NULL AND status <> 'refused'))[1] AS error,
+       count(*) FILTER (WHERE status = 'refused') AS refused,
+       (array_agg(concat_ws(': ', nullif(key, ''), error) ORDER BY key) FILTER (WHERE status = 'refused'))[1]
+           AS first_refused
 FROM mirror_partitions WHERE instance_id = :instance AND status <> 'gone' GROUP BY 1
 """)
 _ROWS = text("""
@@ -106,8 +110,13 @@ def _table(spec: ProviderSpec, name: str, walks: Mapping[str, Any], rows: int) -
         _latest(row.last_success_at for row in found),
         None if None in through or not through else min(moment for moment in through if moment),
         _latest(row.high_water for row in found),
-        next((row.error for row in found if row.error), None),
+        next((row.error for row in found if row.error), None) or _refusals(found),
     )
+
+
+def _refusals(found: Sequence[Any]) -> str | None:
+    first = next((row.first_refused for row in found if row.refused), None)
+    return first and f"{sum(row.refused for row in found)} refused, the rest was read; {first}"
 
 
 def complete_through(spec: ProviderSpec, walk: Walk, walks: Mapping[str, Any]) -> datetime | None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core import work
 from app.core.db import is_away
 from app.core.ids import new_ids
+from app.core.killpoints import KillPoint, reached
 from app.core.metrics import mirror_pages_of
 from app.host.binding import UnreadableInstance
 from app.mirrors import runs
@@ -25,7 +26,7 @@ from app.mirrors.models import MirrorPartition
 from app.mirrors.pages import Reading, Traffic, commit_page
 from app.runtime import instances
 from app.runtime.calls import PluginCrashed, needs_auth, run
-from metagov_sdk import Page, PluginError, Retry, Unauthorized
+from metagov_sdk import NoAccess, Page, PluginError, Retry, Unauthorized
 from metagov_sdk.provider import ProviderSpec, Walk
 from metagov_sdk.provider.cursors import Cursor
 
@@ -38,6 +39,8 @@ _PATIENCE = timedelta(hours=2)
 _PAGES_AT_A_TIME = 50
 """After so many pages a partition goes back into the queue, and others have their turn."""
 _PAUSE = timedelta(seconds=30)
+_REFUSED_FOR = timedelta(hours=1)
+"""How long the platform's word counts that we may not see a partition; a sweep, or somebody's sync, asks earlier."""
 
 _log = structlog.get_logger(__name__)
 
@@ -106,6 +109,9 @@ async def _read(use: Mirrors, partition: MirrorPartition, found_more: asyncio.Ev
     if partition.attempt > _MOST_CLAIMS:
         await _end(use, partition, "its next page could not be read or stored; the gateway's log names the reason")
         return
+    if partition.ask_again_at is not None and now < partition.ask_again_at and not partition.sweep:
+        await _pass_over(use, partition)
+        return
     cursor = Cursor.from_json(partition.cursor)
     if partition.reading_since is None or cursor.open is None:
         cursor = cursor.begin(walk, sweep=partition.sweep)
@@ -135,7 +141,7 @@ async def _read_pages(
     for number in range(_PAGES_AT_A_TIME):
         page, recorder = await _fetch(use, reading, number, now)
         page = forgotten.without(page)
-        recorder.leave_out(forgotten.accounts)
+        recorder.leave_out(forgotten)
         try:
             cursor, now = await _commit(use, reading, page, recorder)
         except DBAPIError as error:
@@ -179,11 +185,18 @@ async def _commit(use: Mirrors, reading: Reading, page: Page, recorder: Recorder
         traffic = Traffic(recorder.requests)
         done = await commit_page(session, tables_for(reading.spec), reading, page, traffic)
         await keep_answers(session, reading, recorder)
+        if reading.partition.ask_again_at is not None:
+            await session.execute(_SHOWN, {"id": reading.partition.id})
+        reached(KillPoint.MIRROR_WRITTEN)
+    reached(KillPoint.MIRROR_COMMITTED)
     return done
 
 
+_SHOWN = text("UPDATE mirror_partitions SET ask_again_at = NULL WHERE id = :id")
+
+
 async def _failed(use: Mirrors, reading: Reading, error: Exception) -> None:
-    """Again later, or failed for this run, which is then shown as failed."""
+    """Again later, or failed or refused for this run, which then is not clean."""
     partition, instance = reading.partition, reading.instance
     mirror_pages_of(reading.spec.name, "failed").inc()
     reason = str(error)[:2000]
@@ -209,6 +222,10 @@ async def _failed(use: Mirrors, reading: Reading, error: Exception) -> None:
     if stalled or not isinstance(error, Retry):
         retry_in = None
         values |= {"status": "failed"}
+    if isinstance(error, NoAccess):
+        values |= {"status": "refused"}
+        if reading.walk.kind != "lookup":
+            values |= {"ask_again_at": func.clock_timestamp() + _REFUSED_FOR}
     async with use.db.begin() as session:
         if not await work.fail(session, partition, retry_in=retry_in, **values):
             raise work.LostLease
@@ -228,6 +245,15 @@ async def _rest(use: Mirrors, partition: MirrorPartition, reason: str) -> None:
     """Later, when the instance or the tables are ready: no try is counted."""
     async with use.db.begin() as session:
         await work.fail(session, partition, retry_in=_PAUSE, attempt=partition.attempt - 1, error=reason)
+
+
+async def _pass_over(use: Mirrors, partition: MirrorPartition) -> None:
+    """Still refused, as far as is known: the platform is not asked. What is known of it stays as it was."""
+    async with use.db.begin() as session:
+        if not await work.finish(session, partition, status="refused", again=False):
+            raise work.LostLease
+    if partition.run_id is not None:
+        await runs.close_run(use, partition.run_id)
 
 
 async def _end(use: Mirrors, partition: MirrorPartition, reason: str) -> None:

@@ -38,6 +38,11 @@ class DataProvider(Generic[PluginT]):
         """How texts of the platform name an account, as in `<@123>`: `metagov mirror forget` takes them out. Pure."""
         return ()
 
+    @classmethod
+    def marks_of(cls, name: str) -> Sequence[str]:
+        """How texts of the platform address somebody by a name that rows show (`Record.names`). Pure."""
+        return (f"@{name}",)
+
 
 class ProviderSpec:
     """A provider class with its walks and records. Raises ManifestError, in plain words, when they do not fit."""

@@ -71,6 +71,7 @@ class Record(Model):
     ignored    what of the platform's object is not worth keeping: names at its top level whose rest is dropped, for
                what other tables hold, and for what changes without meaning anything.
     people     the fields that hold the platform's id of an account, for `metagov mirror forget`.
+    names      the fields that show how this account is called: `metagov mirror forget` takes `@name` out of texts.
     """
 
     table: ClassVar[str]
@@ -79,6 +80,7 @@ class Record(Model):
     time: ClassVar[str | None] = None
     ignored: ClassVar[tuple[str, ...]] = ()
     people: ClassVar[tuple[str, ...]] = ()
+    names: ClassVar[tuple[str, ...]] = ()
 
     _extra: dict[str, Any] = PrivateAttr(default_factory=dict)
     _extra_json: str = PrivateAttr(default="{}")
@@ -128,6 +130,10 @@ class Record(Model):
         for name, root, deeper, read_value, in_key, path in cls._steps:
             value = given[name] if name in given else source.get(root)
             if deeper and name not in given:
+                if value is not None and not isinstance(value, dict):
+                    # Nothing can be found in it, and it is not to get lost, also where an object would be ignored.
+                    flags.append(f"type:{name}")
+                    kept[root] = value
                 value = _find(value, deeper)
             if value is None:
                 values[name] = None
@@ -251,7 +257,7 @@ def _columns(cls: type[Record]) -> tuple[Column, ...]:
     if not _NAME.fullmatch(cls.table) or len(cls.table) > _LONGEST_NAME:
         raise ManifestError(f"{what}: table = {cls.table!r} should be lower-case words joined by underscores")
     fields = cls.model_fields
-    named = [*cls.key, *cls.people, *(name for name in (cls.partition, cls.time) if name)]
+    named = [*cls.key, *cls.people, *cls.names, *(name for name in (cls.partition, cls.time) if name)]
     if not cls.key or (missing := [name for name in named if name not in fields]):
         raise ManifestError(f"{what}: {'it has no key' if not cls.key else f'there is no field {missing[0]!r}'}")
     columns = []

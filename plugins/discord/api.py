@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from pydantic import JsonValue
 
-from metagov_sdk import Rejected, Retry, Unauthorized
+from metagov_sdk import NoAccess, Rejected, Retry, Unauthorized
 from metagov_sdk.limits import bounded_seconds, retry_after
 
 UNKNOWN_CHANNEL, UNKNOWN_GUILD, UNKNOWN_MESSAGE, UNKNOWN_WEBHOOK = 10003, 10004, 10008, 10015
@@ -36,6 +36,10 @@ class Refused(Rejected):
         super().__init__(reason)
         self.status = status
         self.code = code
+
+
+class Unseen(Refused, NoAccess):
+    """The bot may not see it, or not do it: 403."""
 
 
 class Unclear(httpx.TransportError):
@@ -69,7 +73,7 @@ async def ask(
     code, reason = _explained(response)
     if status == 401 and not has_own_token(path):
         raise Unauthorized("Discord refuses the bot's token: it was reset in the developer portal, or mistyped")
-    raise Refused(status, code, reason)
+    raise (Unseen if status == 403 else Refused)(status, code, reason)
 
 
 def has_own_token(path: str) -> bool:

@@ -84,6 +84,7 @@ class MemberRecord(Record):
     key = ("id",)
     ignored = ("user", "avatar", "banner", "communication_disabled_until", "permissions")
     people = ("id",)
+    names = ("username", "global_name", "nick")
 
     id: str = at("user", "id")
     username: str | None = at("user", "username")
@@ -111,6 +112,7 @@ class MessageRecord(Record):
         *("referenced_message", "thread", "guild_id", "resolved"),
     )
     people = ("author_id",)
+    names = ("author_name",)
 
     id: str
     channel_id: str | None

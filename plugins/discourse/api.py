@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from metagov_sdk import Rejected, Retry, Unauthorized
+from metagov_sdk import NoAccess, Rejected, Retry, Unauthorized
 from metagov_sdk.limits import bounded_seconds, retry_after
 
 _MENDS = {
@@ -27,6 +27,10 @@ class Refused(Rejected):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class Unseen(Refused, NoAccess):
+    """The user that the key acts for may not see it: 403."""
 
 
 async def ask(http: httpx.AsyncClient, path: str, query: Mapping[str, str] | None = None) -> Any:
@@ -46,7 +50,7 @@ async def ask(http: httpx.AsyncClient, path: str, query: Mapping[str, str] | Non
         raise Unauthorized("the forum does not accept the API key: make a new one in its admin pages")
     if 300 <= status < 400:
         raise Refused(status, f"the forum redirects ({status}): set server_url to where it leads")
-    raise Refused(status, _explained(response, path))
+    raise (Unseen if status == 403 else Refused)(status, _explained(response, path))
 
 
 def _parsed(response: httpx.Response) -> Any:

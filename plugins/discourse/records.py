@@ -56,6 +56,7 @@ class UserRecord(Record):
         *("registration_ip_address", "can_be_deleted", "silence_reason", "associated_accounts"),
     )
     people = ("id",)
+    names = ("username", "name")
 
     id: int
     username: str | None

@@ -45,6 +45,7 @@ async def deployment(worker_name: str, tmp_path_factory: pytest.TempPathFactory)
         archives = Archives(settings, db.pool, {})
         for count in (900, 1000):
             await archives.write("com_1", make_source(messages=count))
+        await archives.write("com_1", make_source(messages=10), name="discord.42")
     yield {
         "METAGOV_DATABASE_URL": settings.database_url,
         "METAGOV_SECRET_KEYS": settings.secret_keys.get_secret_value(),
@@ -94,6 +95,13 @@ def test_verify(run: Run) -> None:
     assert "BadSignature" in distrusted.stderr
 
 
+def test_the_archive_of_another_instance_by_its_name(run: Run, deployment: dict[str, str]) -> None:
+    assert re.search(r"town\W+discord\.42\W+file:///", run("list").stdout)
+    assert "60 rows of the newest" in run("verify", "town", "discord.42").stdout
+    by_url = run(*("verify", "town", "discord.42", "--url", deployment["METAGOV_ARCHIVE_URL"]), METAGOV_DATABASE_URL="")
+    assert "60 rows of the newest" in by_url.stdout, by_url.stderr
+
+
 def test_verify_finds_damage_without_a_database(run: Run, tmp_path: Path) -> None:
     archive = FilesystemArchive(tmp_path / "town/discord")
     asyncio.run(write_snapshot(archive, make_source()))
@@ -136,9 +144,9 @@ async def test_restore(run: Run, deployment: dict[str, str]) -> None:
     first = re.findall("[0-9a-f]{64}", (await asyncio.to_thread(run, "list", "town", "discord")).stdout)[1]
     earlier = await asyncio.to_thread(run, "restore", "town", "discord", "--snapshot", first)
     assert "950 rows" in earlier.stdout
-    for schema in ("public", "pg_catalog", "mirror_discord"):
+    for schema, said in (("public", "made anew"), ("pg_catalog", "made anew"), ("mirror_discord", "--mirror")):
         refused = await asyncio.to_thread(run, "restore", "town", "discord", "--schema", schema)
-        assert (refused.returncode, "made anew" in refused.stderr) == (2, True)
+        assert (refused.returncode, said in refused.stderr) == (2, True)
 
 
 def test_export(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from app.archives.format import blob_name, manifest_name
-from app.archives.read import SeenHead, ancestors, open_archive, snapshots_with
+from app.archives.read import SeenHead, ancestors, open_archive
 from app.archives.snapshot import Remembered, write_snapshot
 from app.archives.stores.filesystem import FilesystemArchive
 from metagov_sdk.archive import ArchiveError, OutOfOrder, RolledBack, WrongValue
@@ -133,20 +133,6 @@ async def test_a_part_that_is_gone_leaves_the_snapshot() -> None:
     second = await write_snapshot(archive, source, remembered=Remembered(first.head.snapshot, first.marks))
     assert {chunk["partition"] for chunk in archive.manifest()["tables"][0]["chunks"]} == {"500", "502"}
     assert second.rows == 250
-
-
-async def test_snapshots_that_still_hold_what_was_erased() -> None:
-    archive, source = MemoryArchive(), make_source(messages=300)
-    first = await write_snapshot(archive, source)
-    second = await write_snapshot(archive, make_source(messages=301))
-    before = await open_archive(archive, "discord", "town")
-    with_row = [chunk.sha256 for chunk in before.entry("discord.message").chunks if chunk.partition == "501"]
-    table, rows = source.data["discord.message"]
-    source.data["discord.message"] = (table, [{**row, "content": ""} for row in rows if row["channel_id"] != "501"])
-    await write_snapshot(archive, source)
-    newest = await open_archive(archive, "discord", "town")
-    assert await snapshots_with(newest, with_row) == [second.head.snapshot, first.head.snapshot]
-    assert await snapshots_with(newest, ["0" * 64]) == []
 
 
 async def test_two_writers_at_once() -> None:

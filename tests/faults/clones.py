@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -134,15 +135,29 @@ async def make_template(postgres: Postgres, valkey: Valkey) -> Template:
     name = f"votes_{os.getpid()}_{next(_numbers)}"
     await administer(postgres, f'CREATE DATABASE "{name}"')
     template = Template(postgres, valkey, name, Fernet.generate_key().decode(), "")
-    environment = {**os.environ, "METAGOV_DATABASE_URL": template.url(name)}
     command = [sys.executable, "-m", "app.cli", "migrate"]
-    await asyncio.to_thread(
-        subprocess.run, command, check=True, env=environment, timeout=60, stdout=subprocess.DEVNULL, cwd=REPOSITORY
-    )
+    with TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{_install(Path(folder))}{os.pathsep}{REPOSITORY}",
+            "METAGOV_DATABASE_URL": template.url(name),
+        }
+        await asyncio.to_thread(
+            subprocess.run, command, check=True, env=environment, timeout=60, stdout=subprocess.DEVNULL, cwd=REPOSITORY
+        )
     settings = Settings(database_url=template.url(name), secret_keys=template.secret_keys)
     async with Database(settings) as db, db.begin() as session:
         made = await create_driver(session, Vault(settings.fernet_keys), "driver")
     return replace(template, api_key=made.api_key)
+
+
+def _install(folder: Path) -> Path:
+    """The plugin as a package from outside, found by its distribution's entry points; what to put on the path."""
+    info = folder / "site" / "votes-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: votes\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[metagov.plugins]\nvotes = tests.faults.minutes:manifest\n")
+    return info.parent
 
 
 @asynccontextmanager
@@ -160,15 +175,12 @@ async def open_votes(
     """
     platform = folder / "platform"
     platform.mkdir(parents=True)
-    info = folder / "site" / "votes-0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: votes\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[metagov.plugins]\nvotes = tests.faults.votes:manifest\n")
+    site = _install(folder)
     url = await template.copy()
     port = free_port()
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{info.parent}{os.pathsep}{REPOSITORY}",
+        "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}",
         "METAGOV_DATABASE_URL": url,
         "METAGOV_REDIS_URL": template.valkey.url,
         "METAGOV_SECRET_KEYS": template.secret_keys,
@@ -177,6 +189,7 @@ async def open_votes(
         "METAGOV_LOG_LEVEL": "warning",
         "METAGOV_DATABASE_POOL": "4",
         "METAGOV_HANDLER_TIMEOUT": "1",
+        "METAGOV_ARCHIVE_URL": (folder / "archives").as_uri(),
         **more,
     }
     log = folder / "log"

@@ -27,6 +27,7 @@ from tests.faults.flows import (
     webhook_with_api_killed,
     webhook_with_worker_killed,
 )
+from tests.faults.mirrored import mirror
 
 Flow = Callable[[VotesRig, KillPoint], Awaitable[Resumed]]
 
@@ -43,6 +44,8 @@ LEASES = {
     "FOLD": work.LEASE,
     "RENDER": work.LEASE,
     "EFFECT": work.LEASE,
+    "MIRROR": work.LEASE,
+    "ARCHIVE": timedelta(0),
     "RECOVER": timedelta(0),
     "REPLAY": timedelta(0),
 }
@@ -69,6 +72,8 @@ _FLOWS: dict[str, tuple[Flow, ...]] = {
     "FOLD": (process_with_worker_killed,),
     "RENDER": (process_with_worker_killed,),
     "EFFECT": (process_with_worker_killed,),
+    "MIRROR": (mirror,),
+    "ARCHIVE": (mirror,),
     "DELIVERY": (webhook_with_worker_killed,),
     "RECEIPT": (webhook_with_worker_killed,),
     "POLL": (poll,),

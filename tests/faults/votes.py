@@ -21,7 +21,6 @@ from metagov_sdk import (
     Do,
     Event,
     HookRequest,
-    Manifest,
     Model,
     Pending,
     Plugin,
@@ -181,6 +180,3 @@ def tally(state: Ballots) -> Tally:
     for _, choice in state.choices.values():
         counts[choice] = counts.get(choice, 0) + 1
     return Tally(counts=counts)
-
-
-manifest = Manifest(Votes, processes=[Vote], events=[Heard, News])

@@ -15,6 +15,7 @@ from metagov_sdk import (
     Dirty,
     HookRequest,
     Manifest,
+    NoAccess,
     Page,
     Place,
     Plugin,
@@ -43,11 +44,13 @@ class Shelf:
     raises: list[Exception | None] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     newest_first: bool = False
+    closed: set[str] = field(default_factory=set)
+    """Books that the reader may not open."""
 
     def reset(self) -> None:
         fresh = Shelf()
         self.books, self.notes, self.likes = fresh.books, fresh.notes, fresh.likes
-        self.raises, self.asked, self.newest_first = fresh.raises, fresh.asked, False
+        self.raises, self.asked, self.newest_first, self.closed = fresh.raises, fresh.asked, False, fresh.closed
 
     def ask(self, what: str) -> None:
         self.asked.append(what)
@@ -147,6 +150,8 @@ class ShelfMirror(DataProvider[ShelfPlugin]):
     async def notes(self, place: Place) -> Page:
         """A book's notes."""
         SHELF.ask(f"notes {place.partition} after {place.after}")
+        if place.partition in SHELF.closed:
+            raise NoAccess("the reader may not open it")
         there = SHELF.notes.get(place.partition, [])
         found = [each for each in there if not isinstance(each, dict) or _order(each) > (place.after or 0)]
         return _notes(place.partition, found[:PAGE], more=len(found) > PAGE)

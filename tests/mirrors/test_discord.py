@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
 from tests.fakes.discord import FakeDiscord
+from tests.fakes.discord_world import Message
 from tests.mirrors.conftest import Mirrored, own_app
 from tests.mirrors.town import build_town
 
@@ -133,3 +138,50 @@ async def test_an_emoji_that_no_database_can_hold_stops_nothing(mirror: Mirrored
         "SELECT emoji FROM mirror_discord.reaction WHERE message_id = $1", str(message.id)
     )
     assert [row["emoji"] for row in found] == ["👍"]
+
+
+@dataclass(slots=True)
+class Odd(Message):
+    """A message as no Discord sends it, with `changes` in place of what it should be."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def wire(self) -> dict[str, Any]:
+        return Message.wire(self) | self.changes
+
+
+async def test_messages_that_make_no_sense_are_kept_and_flagged_and_stop_nothing(
+    mirror: Mirrored, discord: FakeDiscord
+) -> None:
+    town = build_town(discord, channels=2, messages=40)
+    await mirror.enable(own_app(discord, town.guild))
+    channel, author = town.channels[0], town.people[0]
+    odd: dict[str, dict[str, Any]] = {
+        "unknown": {"brand_new": {"deep": [1, None, {"x": 1.5}]}},
+        "nothing": {"author": None, "content": None, "mentions": None, "attachments": None, "reactions": None},
+        "wrong": {"author": "ada", "content": 5, "mentions": "all", "reactions": [None, {"emoji": None}], "type": "x"},
+        "future": {"timestamp": "2999-01-01T00:00:00+00:00"},
+        "huge": {"content": "x" * 3_000_000, "embeds": [{"fields": [{"value": "y" * 1000}] * 200}]},
+        "control": {"content": "a\0b"},
+    }
+    ids = {}
+    for name, changes in odd.items():
+        message = Odd(discord.ids.next(), channel.id, author, "as it should be", changes=changes)
+        channel.add(message)
+        ids[name] = str(message.id)
+    for sweep in (False, True):
+        stands = await mirror.sync(sweep=sweep)
+        assert stands["state"] == "idle"
+        tables = {table["name"]: table for table in stands["tables"]}
+        assert tables["discord.message"]["rows"] == 46
+        assert not tables["discord.message"]["high_water"].startswith("2999")
+        rows = await mirror.rows("message")
+        flags = {name: json.loads(rows[number]["mirror_flags"] or "[]") for name, number in ids.items()}
+        assert json.loads(rows[ids["unknown"]]["extra"])["brand_new"] == {"deep": [1, None, {"x": 1.5}]}
+        assert rows[ids["nothing"]]["author_id"] is None
+        assert {"type:content", "type:author_id"} <= {*flags["wrong"]}
+        assert json.loads(rows[ids["wrong"]]["extra"])["author"] == "ada"
+        assert "future:timestamp" in flags["future"]
+        assert "huge:content" in flags["huge"]
+        assert len(rows[ids["huge"]]["content"]) == 3_000_000
+        assert rows[ids["control"]]["content"] == "a\ufffdb"

@@ -151,7 +151,9 @@ async def test_bad_input_is_kept_and_flagged_and_stops_nothing(books: Mirrored) 
     notes = await books.rows("note")
     assert set(notes) == {"1", "2", "3", "4", "5"}
     assert json.loads(notes["3"]["extra"])["new"] == {"a": 1}
-    assert set(json.loads(notes["3"]["mirror_flags"])) == {"type:text", "type:written_at", "type:tags", "type:draft"}
+    assert set(json.loads(notes["3"]["mirror_flags"])) == {
+        *("type:author", "type:text", "type:written_at", "type:tags", "type:draft")
+    }
     assert json.loads(notes["3"]["extra"])["by"] == "not an object"
     assert notes["3"]["text"] == "5"
     assert notes["4"]["text"] == "a\ufffdb\ufffd"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.core.db import Database
+from app.core.settings import Settings
 from app.gateway import Gateway
 from app.mirrors.columns import tables_of
 from app.mirrors.schema import apply_schemas, find_pending
 from app.mirrors.walking import sync_due
 from metagov_sdk import DataProvider, Page, Place, Record, listing
 from metagov_sdk.provider import ProviderSpec
+from tests.conftest import Driver
 from tests.mirrors.conftest import Mirrored
 from tests.mirrors.shelf import SHELF
 
@@ -78,7 +87,8 @@ async def test_applying_again_changes_nothing(gateway: Gateway, made: ProviderSp
 
 async def test_new_fields_are_filled_from_what_was_kept(gateway: Gateway, made: ProviderSpec) -> None:
     more = provider("evolving", {**BASE, "colour": str | None, "at": datetime | None})
-    assert "waits for `metagov migrate`" in (await pending(gateway.db, more))["evolving"]
+    reason = (await pending(gateway.db, more))["evolving"]
+    assert reason == "the table evolving.thing lacks colour, at: run `metagov migrate`"
     done = await apply_schemas(gateway.db, [more])
     assert done.extended == {"evolving.thing": ["colour", "at"]}
     assert await pending(gateway.db, more) == {}
@@ -150,3 +160,59 @@ def test_shapes_tell_the_tables_apart() -> None:
     one, other = provider("a", BASE), provider("a", {**BASE, "colour": str | None})
     assert tables_of(one)["thing"].sha256 != tables_of(other)["thing"].sha256
     assert tables_of(one)["thing"].sha256 == tables_of(provider("a", BASE))["thing"].sha256
+
+
+@pytest.fixture
+async def behind(gateway: Gateway) -> AsyncIterator[None]:
+    """Discord's plugin is newer than the tables that are there: one lacks a column, of another the key has changed."""
+    pool = gateway.db.pool
+    kept = await pool.fetch("SELECT table_name, shape::text AS shape FROM mirror_tables WHERE provider = 'discord'")
+    await pool.execute(
+        "UPDATE mirror_tables SET shape = (shape::jsonb #- '{columns,content}')::json "
+        "WHERE provider = 'discord' AND table_name = 'message'"
+    )
+    yield
+    for row in kept:
+        await pool.execute(
+            "UPDATE mirror_tables SET shape = $2::json WHERE provider = 'discord' AND table_name = $1",
+            row["table_name"],
+            row["shape"],
+        )
+
+
+@pytest.mark.usefixtures("behind")
+async def test_readyz_names_what_waits_for_a_migration_and_says_why_with_a_key(app: FastAPI, driver: Driver) -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as stranger:
+        openly = (await stranger.get("/readyz?verbose")).json()
+    assert openly["mirrors"] == {"pending": [{"provider": "discord"}]}
+    told = (await driver.http.get("/readyz?verbose")).json()
+    reason = "the table discord.message lacks content: run `metagov migrate`"
+    assert told["mirrors"] == {"pending": [{"provider": "discord", "reason": reason}]}
+    assert told["status"] == "ready"
+
+
+@pytest.mark.usefixtures("behind")
+async def test_doctor_names_what_waits_and_what_is_refused(gateway: Gateway, settings: Settings) -> None:
+    async def doctor() -> str:
+        environment = {
+            **os.environ,
+            "METAGOV_DATABASE_URL": settings.database_url,
+            "METAGOV_REDIS_URL": settings.redis_url,
+            "METAGOV_SECRET_KEYS": settings.secret_keys.get_secret_value(),
+            "COLUMNS": "300",
+        }
+        command = [sys.executable, "-m", "app.cli", "doctor"]
+        done = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return next(line for line in done.stdout.splitlines() if " mirrors " in line)
+
+    said = await doctor()
+    assert said.startswith("bad")
+    assert "discord rests: the table discord.message lacks content: run `metagov migrate`" in said
+    await gateway.db.pool.execute(
+        "UPDATE mirror_tables SET shape = jsonb_set(shape::jsonb, '{key}', '[\"name\"]')::json "
+        "WHERE provider = 'discord' AND table_name = 'channel'"
+    )
+    assert "discord.channel: its key was name and is now id" in await doctor()

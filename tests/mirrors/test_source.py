@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from typing import Any
 
 import pytest
 
-from app.gateway import Gateway
 from app.host.binding import InstanceData
-from app.mirrors.forget import Held, forget
 from app.mirrors.replay import replay
 from app.mirrors.service import find_instance
 from app.mirrors.source import Part, TableInfo, open_sink, open_source
@@ -87,7 +83,7 @@ async def test_a_mirror_that_is_filled_from_another_is_equal_and_swept_like_one(
     instance, spec = await found(books)
     async with open_source(books.gateway.db, instance, spec) as source:
         infos: list[TableInfo] = list(await source.tables())
-    async with open_sink(books.gateway.db, instance, spec) as sink:
+    async with open_sink(books.gateway.db, instance, spec, books.use.vault) as sink:
         await sink.begin(infos)
         for info in infos:
             await sink.write(info, before[info.name])
@@ -115,69 +111,15 @@ async def test_what_is_not_finished_changes_nothing(books: Mirrored) -> None:
         infos = list(await source.tables())
 
     async def fail() -> None:
-        async with open_sink(books.gateway.db, instance, spec) as sink:
+        async with open_sink(books.gateway.db, instance, spec, books.use.vault) as sink:
             await sink.begin(infos)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    async with open_sink(books.gateway.db, instance, spec) as sink:
+    async with open_sink(books.gateway.db, instance, spec, books.use.vault) as sink:
         await sink.begin(infos)
     assert await read_all(books) == before
-
-
-class Snapshots:
-    """An archive side that holds everything."""
-
-    async def holding(self, instance: InstanceData, rows: Any) -> list[Held]:
-        return [Held("file:///archive", "abc", sorted(rows))]
-
-
-async def test_a_forgotten_account_is_gone_and_stays_gone(books: Mirrored, gateway: Gateway) -> None:
-    fill(2)
-    SHELF.books[0]["blurb"] = {"by": ["@eve", "others"]}
-    SHELF.notes["b1"][0]["text"] = "as @eve said"
-    SHELF.likes["1"] = ["ada", "eve"]
-    await books.sync()
-    db = gateway.db
-    await db.pool.execute(
-        "INSERT INTO receipts (id, community_id, instance_id, plugin, hook, status, headers, body, next_at) "
-        "SELECT 'rct_' || n, community_id, id, plugin, '', 'done', '[]', convert_to(b, 'UTF8'), NULL "
-        "FROM instances, (VALUES ('01kf0000000000000000000001', '{\"who\": \"eve\"}'), "
-        "('01kf0000000000000000000002', '{\"who\": \"bob\"}')) AS v(n, b) WHERE id = $1",
-        books.instance,
-    )
-    await db.pool.execute(
-        "INSERT INTO metagov_ids (id, community_id, primary_id) SELECT 'mgi_1', community_id, 'mgi_1' "
-        "FROM instances WHERE id = $1",
-        books.instance,
-    )
-    await db.pool.execute(
-        "INSERT INTO linked_accounts (id, community_id, metagov_id, key, platform_type, community_platform_id, "
-        "platform_identifier, custom_data, link_type, link_quality) SELECT 'acc_1', community_id, 'mgi_1', 'k', "
-        "'shelf', '', 'eve', '{}', 'unknown', 'unknown' FROM instances WHERE id = $1",
-        books.instance,
-    )
-    instance, spec = await found(books)
-    report = await forget(books.use, instance, spec, "eve", Snapshots())
-    assert {name: len(keys) for name, keys in report.rows.items()} == {"shelf.note": 6, "shelf.liked": 1}
-    assert (report.texts, report.receipts, report.accounts) == (2, 1, 1)
-    assert report.held == [Held("file:///archive", "abc", ["shelf.liked", "shelf.note"])]
-    for _ in range(2):
-        everything = json.dumps(await read_all(books), default=str)
-        assert "eve" not in everything
-        stands = await books.sync(sweep=True)
-        assert stands["state"] == "idle"
-        assert {each["name"]: each["rows"] for each in stands["tables"]} == {
-            "shelf.book": 2,
-            "shelf.liked": 3,
-            "shelf.note": 8,
-        }
-    assert await db.pool.fetchval("SELECT count(*) FROM receipts") == 1
-    assert await db.pool.fetchval("SELECT count(*) FROM metagov_ids") == 0
-    assert "eve" not in json.dumps(
-        [dict(row) for row in await db.pool.fetch("SELECT * FROM mirror_forgotten")], default=str
-    )
 
 
 async def test_kept_answers_are_read_again_without_the_platform(
@@ -217,23 +159,3 @@ async def test_a_deleted_row_is_not_brought_back_by_old_answers(
     assert await mirror.holds(town) == []
     rows = {each["name"]: each["rows"] for each in (await mirror.status())["tables"]}
     assert rows["discord.message"] == 29
-
-
-async def test_answers_that_name_the_forgotten_are_not_kept(
-    mirror: Mirrored, discord: FakeDiscord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mirror.use, "keep_answers", True)
-    town = build_town(discord, channels=2, messages=60, reactions=0.3)
-    await mirror.enable(own_app(discord, town.guild))
-    await mirror.sync()
-    person = str(town.people[0].id)
-    instance, spec = await found(mirror)
-    report = await forget(mirror.use, instance, spec, person)
-    assert report.answers > 0
-    await mirror.sync(sweep=True)
-
-    bodies = await mirror.gateway.db.pool.fetch("SELECT body FROM mirror_bodies")
-    assert not any(person.encode() in zlib.decompress(row["body"]) for row in bodies)
-    for name in ("message", "member", "mention", "reaction", "thread"):
-        whole = await mirror.gateway.db.pool.fetch(f"SELECT t::text AS row FROM mirror_discord.{name} t")
-        assert not any(person in row["row"] for row in whole), name

@@ -288,4 +288,60 @@ MUTANTS = (
         "        if True:\n",
         "tests/test_tenancy_routes.py::test_a_platform_id_beside_the_config_is_no_claim_either",
     ),
+    Mutant(
+        "24",
+        "a page's rows and the cursor are one transaction",
+        "app/mirrors/walking.py",
+        "    async with use.db.begin() as session:\n        traffic = Traffic(recorder.requests)\n",
+        """    async with use.db.begin() as early:
+        further = __import__("json").dumps(reading.cursor.advance(reading.walk, page).to_json())
+        await early.execute(
+            text("UPDATE mirror_partitions SET cursor = CAST(:at AS json), reading_since = :since WHERE id = :id"),
+            {"at": further, "since": reading.partition.reading_since, "id": reading.partition.id},
+        )
+    async with use.db.begin() as session:
+        traffic = Traffic(recorder.requests)
+""",
+        "tests/faults/test_kill_points.py::test_work_goes_on_and_is_done_once[MIRROR_WRITTEN-mirror]",
+    ),
+    Mutant(
+        "24 through",
+        "a table is complete no further than each of its partitions",
+        "app/mirrors/status.py",
+        "       CASE WHEN bool_or(through IS NULL) THEN NULL ELSE min(through) END AS through,\n",
+        "       max(through) AS through,\n",
+        "tests/mirrors/test_complete.py::test_complete_through_is_never_past_a_gap",
+    ),
+    Mutant(
+        "24 refused",
+        "no run is clean while anything is refused",
+        "app/mirrors/runs.py",
+        "OR p.instance_id = {instance} AND p.status = 'refused' AND",
+        "OR false AND",
+        "tests/mirrors/test_refused.py::test_it_is_asked_for_again_by_sweeps_by_people_and_once_an_hour",
+    ),
+    Mutant(
+        "24 deletions",
+        "what was not found is deleted when all was read, and not before",
+        "app/mirrors/pages.py",
+        "    if closed and opened is not None and (",
+        "    if opened is not None and (",
+        "tests/mirrors/test_runs.py::test_a_row_keeps_the_time_of_its_values",
+    ),
+    Mutant(
+        "25",
+        "of two writers of an archive one is first, and the other notices",
+        "app/archives/stores/filesystem.py",
+        "                if self._head().version != expected.version:\n",
+        "                if False:\n",
+        "tests/archives/test_stores.py::test_of_two_heads_at_once_one_is_set",
+    ),
+    Mutant(
+        "25 digest",
+        "a manifest is what its name says",
+        "app/archives/format.py",
+        "    if digest(data) != snapshot:\n",
+        "    if False:\n",
+        "tests/archives/test_verify.py::test_a_flipped_bit_anywhere",
+    ),
 )

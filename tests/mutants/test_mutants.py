@@ -10,7 +10,7 @@ import pytest
 from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = range(1, 24)
+ROWS = range(1, 26)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.row)

@@ -6,7 +6,9 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import httpx
@@ -26,6 +28,14 @@ class UnusableArchive(ArchiveError, ValueError):
 
 class NoArchives(UnusableArchive):
     """The deployment keeps no archives."""
+
+
+@runtime_checkable
+class KeepsScratch(Protocol):
+    """A store in which a writer that is killed leaves something behind that nobody sees, and that takes room."""
+
+    async def sweep_scratch(self, older_than: timedelta) -> int:
+        """Remove it; returns how many there were."""
 
 
 @dataclass(frozen=True, slots=True)

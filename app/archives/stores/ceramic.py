@@ -15,6 +15,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,7 +23,7 @@ import httpx
 import orjson
 
 from app.archives.format import decode_head
-from app.archives.stores import Deployment, open_store
+from app.archives.stores import Deployment, KeepsScratch, open_store
 from app.archives.stores.ceramic_events import (
     Cid,
     Controller,
@@ -102,6 +103,11 @@ class CeramicArchive(DataArchive):
     async def add(self, name: str, data: bytes, *, replace: bool = False) -> bool:
         """As in the archive."""
         return await self._objects.add(name, data, replace=replace)
+
+    async def sweep_scratch(self, older_than: timedelta) -> int:
+        """As in the archive."""
+        inner = self._objects
+        return await inner.sweep_scratch(older_than) if isinstance(inner, KeepsScratch) else 0
 
     async def move_head(self, data: bytes, expected: Head) -> None:
         """Set HEAD in the archive, which decides who is first, and tell Ceramic then. Raises HeadMoved, ArchiveAway."""

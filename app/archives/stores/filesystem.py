@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +20,8 @@ from app.archives.format import LARGEST_HEAD, digest
 from metagov_sdk.archive import ArchiveAway, ArchiveSettings, DataArchive, Head, HeadMoved, MissingObject, TooLarge
 
 _NOTHING = "none"
+_SCRATCH = re.compile(r"\..+\.[0-9a-f]{16}")
+"""What `_write` names a file by until it is whole."""
 
 
 class FilesystemArchive(DataArchive):
@@ -54,6 +59,22 @@ class FilesystemArchive(DataArchive):
     async def move_head(self, data: bytes, expected: Head) -> None:
         """Set HEAD, if it is still what was expected. Raises HeadMoved, ArchiveAway."""
         await asyncio.to_thread(self._move_head, data, expected)
+
+    async def sweep_scratch(self, older_than: timedelta) -> int:
+        """Remove what writers were in the middle of when they died. Raises ArchiveAway."""
+        return await asyncio.to_thread(self._sweep_scratch, time.time() - older_than.total_seconds())
+
+    def _sweep_scratch(self, before: float) -> int:
+        removed = 0
+        with _said_plainly(self._folder):
+            for folder, _, names in os.walk(self._folder):
+                for name in filter(_SCRATCH.fullmatch, names):
+                    path = Path(folder, name)
+                    with contextlib.suppress(FileNotFoundError):
+                        if path.lstat().st_mtime < before:
+                            path.unlink()
+                            removed += 1
+        return removed
 
     def _head(self) -> Head:
         try:

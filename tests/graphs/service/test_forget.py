@@ -33,7 +33,7 @@ async def test_graphs_that_hold_somebody_go_at_once_and_come_back_without(
     assert ME in (await anonymous.get(path_of(share["graph_url"]))).text
     written = await place.archive(town_without_me())
     clean = written.head.snapshot
-    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", clean) == 2
+    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", {"discord": clean}) == 2
     assert files_of(place) == {}
     assert (await anonymous.get(path_of(share["graph_url"]))).status_code == 404
     await place.work()
@@ -41,22 +41,27 @@ async def test_graphs_that_hold_somebody_go_at_once_and_come_back_without(
     for name in ("graph_url", "declaration_url", "identity_proposals_url"):
         assert ME not in (await anonymous.get(path_of(share[name]))).text
     assert YOU in (await anonymous.get(path_of(share["identity_proposals_url"]))).text
-    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", clean) == 0
+    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", {"discord": clean}) == 0
 
 
 async def test_without_a_clean_snapshot_all_go(place: Place) -> None:
     await place.enable(props=PROPS_CONFIG)
     await place.work()
-    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", None) == 1
+    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discord", {}) == 1
     assert files_of(place) == {}
+    assert await place.work() == 0, "the archive still holds them"
+    assert "forgotten" in (await place.graphs())["props"]["error"]
+    await place.archive(town_without_me())
+    await place.work()
+    assert (await place.graphs())["props"]["state"] == "built"
 
 
 async def test_what_was_built_from_others_archives_stays(place: Place) -> None:
     await place.enable(props=PROPS_CONFIG)
     await place.work()
     before = files_of(place)
-    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discourse", None) == 0
-    assert await forget_in_graphs(place.gateway.graphs, "com_other", "discord", None) == 0
+    assert await forget_in_graphs(place.gateway.graphs, await place.community_id(), "discourse", {}) == 0
+    assert await forget_in_graphs(place.gateway.graphs, "com_other", "discord", {}) == 0
     assert files_of(place) == before
 
 
@@ -70,7 +75,7 @@ async def test_a_build_in_hand_names_no_files_any_more(place: Place, monkeypatch
         if not forgotten:
             clean = (await place.archive(town_without_me())).head.snapshot
             community = await place.community_id()
-            forgotten.append(await forget_in_graphs(place.gateway.graphs, community, "discord", clean))
+            forgotten.append(await forget_in_graphs(place.gateway.graphs, community, "discord", {"discord": clean}))
         return built
 
     monkeypatch.setattr(building, "build_apart", meanwhile)
