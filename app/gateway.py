@@ -21,6 +21,8 @@ from app.core.db import Database
 from app.core.egress import EgressPolicy, GuardedTransport, plugin_client
 from app.core.settings import Settings
 from app.core.wake import Wake
+from app.graphs.forget import graph_step
+from app.graphs.service import Graphs
 from app.host.binding import Host
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import Inbox
@@ -60,6 +62,7 @@ class Gateway:
     inbox: Inbox
     archives: Archives
     mirrors: Mirrors
+    graphs: Graphs
     forgetting: Forgetting
     """Whatever keeps something that is made of mirrors adds its step."""
 
@@ -97,6 +100,7 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
             grace=timedelta(hours=settings.grace_hours),
         )
         archives = Archives(settings, db.pool)
+        graphs = Graphs.of(settings, db, host, vault, wake, archives, egress)
         mirrors = Mirrors(
             db,
             host,
@@ -119,12 +123,15 @@ async def open_gateway(settings: Settings, plugins: Plugins | None = None) -> As
                 targets=Targets(db, host, vault),
                 installer=installer,
                 oauth=OAuthFlow(installer, States(settings.fernet_keys)),
-                performer=Performer(db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake)),
+                performer=Performer(
+                    db, host, vault, wake, settings.action_timeout, Mailroom(db, host, wake), graphs.reader
+                ),
                 runner=runner,
                 inbox=Inbox(db, host, vault, wake, settings.handler_timeout),
                 archives=archives,
+                graphs=graphs,
                 mirrors=mirrors,
-                forgetting=Forgetting(mirrors, (*MIRROR_STEPS, archive_step(archives))),
+                forgetting=Forgetting(mirrors, (*MIRROR_STEPS, archive_step(archives), graph_step(graphs))),
             )
         finally:
             if runner.background:

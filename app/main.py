@@ -16,6 +16,8 @@ import app.archives.routes
 import app.console.routes
 import app.events.routes
 import app.events.stream_routes
+import app.graphs.public
+import app.graphs.routes
 import app.identity.routes
 import app.inbound.routes
 import app.installs.catalog
@@ -48,6 +50,7 @@ _ROUTERS = (
     app.identity.routes.router,
     app.archives.routes.router,
     app.mirrors.routes.router,
+    app.graphs.routes.router,
     app.console.routes.router,
 )
 
@@ -73,6 +76,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
             api.state.performer = gateway.performer
             api.state.runner = gateway.runner
             api.state.mirrors = gateway.mirrors
+            api.state.graphs = gateway.graphs
             api.state.streams = streams
             api.hooks = HooksApp(gateway.targets, gateway.wake)
             # Debugging has a line in the log for each webhook, which the application writes.
@@ -85,6 +89,7 @@ def create_app(settings: Settings | None = None, plugins: Plugins | None = None)
     api.router.routes += app.actions.routes.ROUTES
     api.router.routes.append(api.hooks_route)
     api.router.routes += app.installs.oauth.routes.ROUTES
+    api.router.routes += app.graphs.public.ROUTES
     for router in _ROUTERS:
         api.include_router(router)
     install_error_handlers(api)

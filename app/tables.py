@@ -5,6 +5,7 @@ from app.archives import models as archives
 from app.console import models as console
 from app.core.db import Base
 from app.events import models as events
+from app.graphs import models as graphs
 from app.identity import models as identity
 from app.inbound import models as inbound
 from app.installs.oauth import models as oauth
@@ -20,6 +21,7 @@ __all__ = [
     "archives",
     "console",
     "events",
+    "graphs",
     "identity",
     "inbound",
     "limits",

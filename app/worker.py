@@ -37,6 +37,8 @@ from app.core.wake import Bells
 from app.events.deliver import deliver_due
 from app.events.retention import ATTEMPTS, EVENTS, drop_old_events
 from app.gateway import Gateway, connect_redis, open_gateway
+from app.graphs.builds import build_due, notice_moved
+from app.graphs.sweep import sweep_graphs
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import handle_due
 from app.inbound.polls import run_polls_due, schedule_polls
@@ -57,6 +59,7 @@ _SCHEDULE_SECONDS = 5.0
 _BEAT_SECONDS = 10.0
 _PARTITIONS_SECONDS = 3600.0
 _ARCHIVE_SECONDS = 15.0
+_GRAPHS_SECONDS = 5.0
 _RETENTION_SECONDS = 1800
 """How long one run of dropping may take; the next goes on where it was cut off."""
 _NICENESS = 5
@@ -78,6 +81,7 @@ class Drains:
     effects: Drain
     polls: Drain
     mirrors: Drain
+    graphs: Drain
     forgetting: Drain
 
     def items(self) -> list[tuple[str, Drain]]:
@@ -108,6 +112,7 @@ async def open_drains(gateway: Gateway, bells: Bells | None = None) -> AsyncIter
             effects=lambda: perform_effects_due(gateway.runner, bells.of("effects")),
             polls=lambda: run_polls_due(gateway.inbox, bells.of("polls")),
             mirrors=lambda: sync_due(gateway.mirrors, bells.of("mirrors")),
+            graphs=lambda: build_due(gateway.graphs, bells.of("graphs")),
             forgetting=lambda: forget_due(gateway.forgetting, bells.of("forgetting")),
         )
 
@@ -127,6 +132,7 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
             asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
             asyncio.create_task(_every(_PARTITIONS_SECONDS, lambda: make_partitions(gateway))),
             asyncio.create_task(_every(_ARCHIVE_SECONDS, lambda: archive_moved(gateway.mirrors, gateway.archives))),
+            asyncio.create_task(_every(_GRAPHS_SECONDS, lambda: notice_moved(gateway.graphs))),
             asyncio.create_task(_run_arq(settings, gateway)),
         ]
         _log.info("worker ready")
@@ -213,6 +219,7 @@ async def drop_old(ctx: dict[str, Any]) -> None:
     ):
         await drop(gateway.db, _kept(gateway))
     await forget_signals(gateway.db)
+    await sweep_graphs(gateway.graphs)
     await sweep_scratch(gateway.db, gateway.archives)
 
 

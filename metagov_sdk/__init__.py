@@ -6,6 +6,7 @@ from metagov_sdk.credentials import Credentials, Mint, Token
 from metagov_sdk.dirty import Dirty
 from metagov_sdk.errors import ManifestError, NoAccess, PluginError, Rejected, Retry, Unauthorized
 from metagov_sdk.events import Event, Initiator, OpenEvent
+from metagov_sdk.graph_plugin import GraphPlugin
 from metagov_sdk.headers import Headers
 from metagov_sdk.limits import Alias, Charge, Learned, Limit, Wait, bounded_seconds, retry_after
 from metagov_sdk.manifest import Manifest, ProcessSpec
@@ -82,6 +83,7 @@ __all__ = [
     "EmittedEvent",
     "Event",
     "Failed",
+    "GraphPlugin",
     "Headers",
     "HookRequest",
     "Initiator",

@@ -25,6 +25,7 @@ from metagov_sdk.credentials import (
 from metagov_sdk.dirty import Dirty
 from metagov_sdk.errors import Unauthorized
 from metagov_sdk.events import Event, Initiator
+from metagov_sdk.graph.built import GraphReader
 from metagov_sdk.limits import Learned, Limit, Wait, retry_after
 from metagov_sdk.models import Config, NoSettings, NoState, Settings, State
 from metagov_sdk.process import Signal
@@ -102,6 +103,7 @@ class Call(Generic[ConfigT, StateT, SettingsT]):
     may_emit: bool = True
     processes: Processes | None = None
     credentials: Credentials | None = None
+    graph: GraphReader | None = None
 
 
 class Plugin(Generic[ConfigT, StateT, SettingsT]):

@@ -85,7 +85,12 @@ def make_settings(database_url: str, **overrides: Any) -> Settings:
 async def settings(worker_name: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Settings]:
     """Settings for this worker's own database, and a folder for archives."""
     folder = tmp_path_factory.mktemp("archives")
-    yield make_settings(await create_database(worker_name), archive_url=folder.as_uri(), database_pool=10)
+    yield make_settings(
+        await create_database(worker_name),
+        archive_url=folder.as_uri(),
+        graph_dir=str(tmp_path_factory.mktemp("graphs")),
+        database_pool=10,
+    )
     await drop_database(worker_name)
 
 

@@ -33,6 +33,7 @@ from tests.support.sink import Posted, Sink
 SECRET = "theirs"
 COMMUNITY = "#/components/parameters/Community"
 INTERNAL = "/api/internal"
+GRAPHS = {"name": "props", "config": {"props_channels": ["1"]}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ async def scene(
     plugins = [
         {"name": "probe", "config": {"label": "ours", "webhook_secret": "ours"}},
         {"name": "ballot", "config": {}},
+        GRAPHS,
     ]
     assert (await driver.put(plugins=plugins)).status_code == 201
     own_person = (await driver.http.post(f"{INTERNAL}/identity/create_id", json={"community_slug": "town"})).json()[0]
@@ -96,6 +98,7 @@ async def one_of_everything(
     plugins = [
         {"name": "probe", "config": {"label": "a", "webhook_secret": SECRET, "team": "T0123456"}},
         {"name": "ballot", "config": {}},
+        GRAPHS,
     ]
     assert (await other.put("city", plugins=plugins)).status_code == 201
     endpoint = await other.http.post(f"{INTERNAL}/driver/endpoints", json={"url": f"{sink.url}/theirs"})
@@ -124,6 +127,8 @@ async def one_of_everything(
     oauth_code = await fill(gateway.db, gateway.vault, state_hash, Installed("T0123456"))
     archived = await gateway.archives.write(community_id, make_source(messages=5, community="city", provider="probe"))
     manifest = await other.get(f"archive/probe/manifest/{archived.head.snapshot}", slug="city")
+    share = (await other.post("graph/props/shares", slug="city")).json()
+    await drains.until_idle()
     events = (await other.get("events", slug="city")).json()
     instances = {one["name"]: one["id"] for one in (await other.get("plugin", slug="city")).json()["plugins"]}
     return {
@@ -143,6 +148,8 @@ async def one_of_everything(
         "oauth_code": oauth_code,
         "snapshot": archived.head.snapshot,
         "blob": manifest.json()["tables"][0]["chunks"][0]["sha256"],
+        "share": share["id"],
+        "token": share["graph_url"].split("/")[-2],
         "their_url": f"{sink.url}/theirs",
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from app.runtime.instances import Candidates
 from app.runtime.models import InstanceState
 from app.runtime.turns import Turns
 from metagov_sdk import ActionSpec, PluginError, Unauthorized
+from metagov_sdk.graph import GraphReader
 
 _PATIENCE = 10.0
 
@@ -36,6 +37,8 @@ class Performer:
     wake: Wake
     timeout: float
     mailroom: Mailroom
+    graphs: Callable[[InstanceData], GraphReader | None]
+    """What plugins of rule sets read their graph by."""
     turns: Turns = field(default_factory=Turns)
 
 
@@ -74,7 +77,13 @@ async def perform(
             instance, now = await instances.choose(use.db.pool, use.vault, instance.community_id, plugin, platform_id)
         try:
             processes = use.mailroom.of(instance)
-            bound = use.host.bind(instance, now=now, idempotency_key=idempotency_key, processes=processes)
+            bound = use.host.bind(
+                instance,
+                now=now,
+                idempotency_key=idempotency_key,
+                processes=processes,
+                graph=use.graphs(instance),
+            )
         except UnreadableInstance as error:
             raise Conflict(str(error), slug="parked") from error
         try:

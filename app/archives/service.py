@@ -45,8 +45,8 @@ class Archives:
         self.url = settings.archive_url.rstrip("/")
         """Where they lie; empty where none are kept."""
         self._pool = pool
-        self._deployment = deployment(settings, os.environ if environment is None else environment)
-        self._trusted = settings.archive_public_keys
+        self.deployment = deployment(settings, os.environ if environment is None else environment)
+        self.trusted = settings.archive_public_keys
         self._signer = _signer(settings.archive_signing_key)
 
     @contextlib.asynccontextmanager
@@ -54,7 +54,7 @@ class Archives:
         """Where one of a community's archives lies. Raises NoArchives, UnusableArchive."""
         if not self.url:
             raise NoArchives("this deployment keeps no archives; set METAGOV_ARCHIVE_URL, for example file:///archives")
-        async with open_store(self.url, community, name, self._deployment) as archive:
+        async with open_store(self.url, community, name, self.deployment) as archive:
             yield archive
 
     async def head(self, community_id: str, community: str, name: str) -> HeadFile | None:
@@ -64,7 +64,7 @@ class Archives:
             head = read_head(await archive.head(), provider_of(name), community, seen)
             if head is not None and (seen is None or head.seq > seen.seq):
                 # What is remembered has to be found genuine first, or a stranger's number would lock the next ones out.
-                await open_archive(archive, provider_of(name), community, seen=seen, trusted=self._trusted)
+                await open_archive(archive, provider_of(name), community, seen=seen, trusted=self.trusted)
                 await self._remember(community_id, name, head)
         return head
 
@@ -79,7 +79,7 @@ class Archives:
         seen = await self.seen(community_id, name)
         async with self.store(community, name) as archive:
             reader = await open_archive(
-                archive, provider_of(name), community, snapshot=snapshot, seen=seen, trusted=self._trusted
+                archive, provider_of(name), community, snapshot=snapshot, seen=seen, trusted=self.trusted
             )
             await self._remember(community_id, name, reader.head)
             yield reader

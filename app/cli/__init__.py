@@ -15,6 +15,7 @@ _COMMANDS = {
     "dev": "app.cli.dev",
     "doctor": "app.cli.doctor",
     "driver": "app.cli.driver",
+    "graph": "app.cli.graph",
     "instance": "app.cli.instance",
     "migrate": "app.cli.serve",
     "mirror": "app.cli.mirror",

@@ -133,6 +133,7 @@ def _set_defaults(host: str, port: int, data_dir: Path, ledger: Ledger) -> None:
         "METAGOV_ALLOW_PRIVATE_NETWORKS": "true",
         "METAGOV_METRICS_OPEN": "true" if loopback else "false",
         "METAGOV_ARCHIVE_URL": (data_dir.resolve() / "archives").as_uri(),
+        "METAGOV_GRAPH_DIR": str(data_dir.resolve() / "graphs"),
         "METAGOV_LOG_FORMAT": "console",
         "METAGOV_LOG_LEVEL": "warning",
     }

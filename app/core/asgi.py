@@ -25,6 +25,8 @@ from app.core.metrics import request_seconds_of, requests_of
 MAX_JSON_BYTES = 1024 * 1024
 MAX_JSON_DEPTH = 100
 HOOKS_PREFIX = "/api/hooks/"
+SHARES_PREFIX = "/api/graphs/"
+"""What follows opens a graph to whoever knows it, and stands in no log."""
 HOOKS_ROUTE = f"{HOOKS_PREFIX}{{path:path}}"
 
 _JSON_TYPE = re.compile(rb"\s*application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
@@ -125,7 +127,8 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     count_request(method, route, status, seconds)
     if status < 300 and scope["path"].startswith(HOOKS_PREFIX) and not logs_taken_webhooks():
         return
-    _log.info("request", method=method, path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+    path = f"{SHARES_PREFIX}…" if scope["path"].startswith(SHARES_PREFIX) else scope["path"]
+    _log.info("request", method=method, path=path, status=status, ms=round(seconds * 1000, 1))
 
 
 class GuardInput:

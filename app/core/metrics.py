@@ -24,6 +24,7 @@ PLATFORM_REFUSALS = Counter(
 )
 MIRROR_PAGES = Counter("metagov_mirror_pages_total", "Pages read from platforms for mirrors", ["plugin", "result"])
 MIRROR_RUNS = Counter("metagov_mirror_runs_total", "Runs of mirrors that are over", ["plugin", "result"])
+GRAPH_BUILDS = Counter("metagov_graph_builds_total", "Graphs built from archives, or refused", ["plugin", "result"])
 
 # A series found once is kept at hand: `labels` checks its arguments anew at every call.
 requests_of = cache(REQUESTS.labels)
@@ -36,3 +37,4 @@ platform_waits_of = cache(PLATFORM_WAITS.labels)
 platform_refusals_of = cache(PLATFORM_REFUSALS.labels)
 mirror_pages_of = cache(MIRROR_PAGES.labels)
 mirror_runs_of = cache(MIRROR_RUNS.labels)
+graph_builds_of = cache(GRAPH_BUILDS.labels)

@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     """For ceramic+http:// archives: the Ed25519 private key that controls the streams, 32 bytes in base64."""
     archive_ceramic_model: str = ""
     """For ceramic+http:// archives: the id of the model that the streams are of."""
+    graph_dir: str = ""
+    """A folder for graphs, the same for all processes; unset, none are built."""
     test_kill_at: str = ""
     """For tests only: the kill point at which the process kills itself (`app/core/killpoints.py`)."""
 

@@ -16,6 +16,7 @@ from app.core.crypto import Vault
 from app.core.errors import NotFound
 from app.host.discovery import Loaded, Plugins
 from metagov_sdk import Call, Config, Credentials, OAuth, Plugin, SecretRef, State
+from metagov_sdk.graph import GraphReader
 from metagov_sdk.models import Versioned
 from metagov_sdk.processes import Processes
 
@@ -88,9 +89,11 @@ class Host:
         may_emit: bool = True,
         processes: Processes | None = None,
         credentials: Credentials | None = None,
+        graph: GraphReader | None = None,
     ) -> Plugin[Any, Any, Any]:
-        """A fresh plugin object; `processes` are its instance's, for actions; `credentials` if not the stored ones.
+        """A fresh plugin object; `processes` are its instance's, for actions, as is its graph;
 
+        `credentials` if not the stored ones.
         Raises UnreadableInstance when config or state have a version it cannot read.
         """
         plugin = self.loaded(instance.plugin)
@@ -113,6 +116,7 @@ class Host:
             may_emit=may_emit,
             processes=processes,
             credentials=credentials or self.credentials(instance),
+            graph=graph,
         )
         return manifest.plugin(call)
 

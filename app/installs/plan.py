@@ -17,6 +17,7 @@ from app.core.errors import Conflict, Invalid, NotFound
 from app.core.ids import new_id
 from app.host.binding import Host, InstanceData, UnreadableInstance, upgraded
 from app.host.config import CheckedConfig, check_config
+from app.installs.graph_inputs import check_inputs
 from app.runtime.models import Instance, PlatformBinding
 from metagov_sdk import Config, Manifest, Unsigned
 
@@ -89,10 +90,13 @@ async def plan(
     community: CommunityRef,
     rows: Sequence[Instance],
     wanted: Sequence[Wanted],
+    *,
+    whole_set: bool = False,
 ) -> list[Planned]:
     """Check every wanted plugin against its schema and match it with the community's rows.
 
-    Raises Invalid with pointers, Conflict where it cannot be told which instance is meant.
+    whole_set: what is not wanted goes. Raises Invalid with pointers, Conflict where it cannot be told which instance is
+    meant.
     """
     planned: list[Planned] = []
     taken: set[tuple[str, str]] = set()
@@ -103,6 +107,7 @@ async def plan(
             raise Invalid.found([(item.path, "names the same plugin and community_platform_id twice")])
         taken.add(identity)
         planned.append(one)
+    _check_graphs(host, rows, planned, whole_set=whole_set)
     await _check_bindings(session, host, planned)
     return planned
 
@@ -203,6 +208,27 @@ def _platform_id(derived: str | None, row: Instance | None, item: Wanted, path: 
     if named and derived is not None and derived != named:
         raise Invalid.found([(path, f"the config is for {derived!r}, and the instance's id is {named!r}")])
     return named or derived or (row.community_platform_id if row else "")
+
+
+def _check_graphs(host: Host, rows: Sequence[Instance], planned: Sequence[Planned], *, whole_set: bool) -> None:
+    """Whether what rule sets take in can be, with those of the community that stay as they are."""
+    rule_sets = {name for name, loaded in host.plugins.loaded.items() if loaded.manifest.graph is not None}
+    changed = [
+        (one.after.plugin, one.config.value, one.path)
+        for one in planned
+        if one.after.plugin in rule_sets and one.after.status != "disabled"
+    ]
+    if not changed:
+        return
+    ids = {one.after.id for one in planned}
+    staying: list[tuple[str, object]] = []
+    for row in rows:
+        if row.plugin in rule_sets and row.id not in ids and row.status != "disabled" and not whole_set:
+            kind = host.plugins.loaded[row.plugin].manifest.config
+            # One that cannot be read any more is no part of a circle: its graph is not built either.
+            with contextlib.suppress(ValueError, UnreadableInstance):
+                staying.append((row.plugin, kind.model_validate(upgraded(kind, row.config, row.config_version))))
+    check_inputs(host, [*staying, *((plugin, config) for plugin, config, _ in changed)], changed)
 
 
 async def _check_bindings(session: AsyncSession, host: Host, planned: Sequence[Planned]) -> None:

@@ -225,7 +225,9 @@ async def apply_wanted(
     Returns what was planned, and the instances that go out of use, to be torn down once this is committed.
     """
     rows = await live_rows(session, community.id)
-    planned = await plan(session, installer.host, installer.vault, driver_id, community, rows, wanted)
+    planned = await plan(
+        session, installer.host, installer.vault, driver_id, community, rows, wanted, whole_set=whole_set
+    )
     planned = [_keep_id(one, prepared) for one in planned]
     missing = [one for one in planned if _needs_setup(installer.host, one) and one.identity not in prepared.emitted]
     if missing:

@@ -32,6 +32,7 @@ _TAGS = {
     "events": "What happened, and where to post it.",
     "identity": "MetagovIDs: which platform accounts are one person's.",
     "receipts": "The webhooks that platforms have posted.",
+    "graphs": "Graphs built from archives, in SourceCred's formats, and shares of them.",
     "oauth": "Installing at a platform, and signing in there.",
     "hooks": "Where platforms post webhooks.",
     "health": "For whoever operates the gateway.",
@@ -54,7 +55,9 @@ def build_document(api: FastAPI, plugins: Plugins) -> dict[str, Any]:
         schemas.pop(replaced, None)
     schemas |= problems.SCHEMAS | open_paths.SCHEMAS
     _complete_own(document["paths"], _community_paths(api))
-    document["paths"] |= open_paths.hook_paths() | open_paths.auth_paths() | open_paths.health_paths()
+    document["paths"] |= (
+        open_paths.hook_paths() | open_paths.graph_paths() | open_paths.auth_paths() | open_paths.health_paths()
+    )
     _add_plugins(document, schemas, plugins)
     document["components"] = {
         "schemas": dict(sorted(schemas.items())),

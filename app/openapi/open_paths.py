@@ -44,6 +44,43 @@ def _hook(operation_id: str, *parts: str) -> dict[str, Any]:
     }
 
 
+_SHARED = """Part of a shared graph. The token stands in for an API key; one that is expired or revoked is not found.
+
+Compressed where gzip is accepted. `ETag` and `If-None-Match` spare what is known already."""
+_SHARED_FILES = {
+    "graph.json": ("get_shared_graph", "A graph with its weights (SourceCred's weightedGraph 0.1.0)"),
+    "declaration.json": ("get_shared_declaration", "The graph's kinds of nodes and edges"),
+    "identityProposals.json": ("get_shared_identity_proposals", "The graph's participants"),
+}
+
+
+def graph_paths() -> dict[str, Any]:
+    """The three files that a share opens."""
+    token = {"name": "token", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 100}}
+    return {
+        f"/api/graphs/{{token}}/{name}": {
+            "get": {
+                "operationId": operation_id,
+                "tags": ["graphs"],
+                "summary": summary,
+                "description": _SHARED,
+                "security": [],
+                "parameters": [token],
+                "responses": {
+                    "200": {
+                        "description": "The file.",
+                        "headers": {"ETag": {"description": "Of these bytes.", "schema": {"type": "string"}}},
+                        "content": {"application/json": {"schema": {}}},
+                    },
+                    "304": {"description": "You have it already: its ETag is in If-None-Match."},
+                    **problem_responses({404, 422, 429, 503}),
+                },
+            }
+        }
+        for name, (operation_id, summary) in _SHARED_FILES.items()
+    }
+
+
 _AUTHORIZE = """Where to send a person who is to install the plugin's app for a community, or to sign in.
 
 They come back to `redirect_uri?state&community&code`, or with `error` and `error_description` instead of the code:

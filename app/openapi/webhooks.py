@@ -18,6 +18,8 @@ _CORE_EVENTS = {
     "endpoint.enabled": "One of your endpoints was enabled again.",
     "instance.needs_auth": "A platform refuses an instance's credentials; they have to be renewed.",
     "instance.disabled": "A plugin instance was taken out of use.",
+    "graph.built": "A graph was built from an archive.",
+    "graph.failed": "A graph cannot be built; what was built before is still served.",
     "mirror.completed": "A mirror was read, and nothing of it is missing.",
     "mirror.failed": "A mirror was read, and not all of it: `data.failures` names what failed or is refused.",
     "test": "Sent because you asked for a test.",

@@ -7,6 +7,7 @@ for piece in write_graph(built.graph): …
 
 from metagov_sdk.graph.addresses import Address, has_prefix
 from metagov_sdk.graph.builder import GraphBuilder, merge_graphs
+from metagov_sdk.graph.built import Direction, GraphNeighbour, GraphNode, GraphReader
 from metagov_sdk.graph.declaration import Declaration, EdgeType, NodeType, join_declarations, write_declaration
 from metagov_sdk.graph.documents import read_declaration, read_identities
 from metagov_sdk.graph.errors import (
@@ -29,6 +30,7 @@ __all__ = [
     "LIMITS",
     "Address",
     "Declaration",
+    "Direction",
     "Edge",
     "EdgeType",
     "EdgeWeight",
@@ -37,6 +39,9 @@ __all__ = [
     "GraphConflict",
     "GraphError",
     "GraphInput",
+    "GraphNeighbour",
+    "GraphNode",
+    "GraphReader",
     "GraphRules",
     "GraphTooLarge",
     "IdentityProposal",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from metagov_sdk import Plugin
+from metagov_sdk import GraphPlugin
 from plugins.discord_graph.config import DiscordGraphConfig
 
 
-class DiscordGraphPlugin(Plugin[DiscordGraphConfig]):
+class DiscordGraphPlugin(GraphPlugin[DiscordGraphConfig]):
     """A server's messages, reactions, mentions and props as a graph: the one that SourceCred's Discord plugin makes."""
 
     name = "discord-graph"

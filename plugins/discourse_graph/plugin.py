@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from metagov_sdk import Model, Plugin
+from metagov_sdk import GraphPlugin, Model
 from metagov_sdk.graph import GraphConfig
 
 Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -36,7 +36,7 @@ class DiscourseGraphConfig(GraphConfig):
     """What likes are multiplied by."""
 
 
-class DiscourseGraphPlugin(Plugin[DiscourseGraphConfig]):
+class DiscourseGraphPlugin(GraphPlugin[DiscourseGraphConfig]):
     """A forum's topics, posts, likes and references as a graph, as SourceCred's Discourse plugin makes it."""
 
     name = "discourse-graph"

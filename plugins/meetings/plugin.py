@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metagov_sdk import Plugin
+from metagov_sdk import GraphPlugin
 from metagov_sdk.graph import GraphConfig
 
 
@@ -15,7 +15,7 @@ class MeetingsConfig(GraphConfig):
     """The ids of the channels or threads in which a message that names people is a meeting."""
 
 
-class MeetingsPlugin(Plugin[MeetingsConfig]):
+class MeetingsPlugin(GraphPlugin[MeetingsConfig]):
     """Who attended which meeting, as a graph: from the channels of a Discord server where it is noted."""
 
     name = "meetings"

@@ -21,14 +21,10 @@ from metagov_sdk.graph import (
 )
 from metagov_sdk.graph.anchor import add_anchor
 from metagov_sdk.graph.descriptions import cut, escape
+from plugins.props.addresses import GIVES, MEMBER, PREFIX, PROPS, RECEIVES
 from plugins.props.plugin import PropsConfig
 from plugins.props.rows import Channel, Guild, Member, Mention, Message, Reaction, Thread
 
-PREFIX = ("metagov", "props")
-PROPS, GIVES, RECEIVES = ((*PREFIX, kind) for kind in ("PROPS", "GIVES", "RECEIVES"))
-MEMBER = ("sourcecred", "discord", "MEMBER")
-"""Members have the addresses that SourceCred's Discord plugin gives them, so that everybody is one participant of an
-instance that has its graph, too. They are no nodes of this graph, as no two may describe a node differently."""
 _TEXT_UNITS = 30
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

@@ -30,6 +30,11 @@ FORUM_RECORDS: tuple[type[Record], ...] = (
 
 def server_archive(api: Mapping[str, Any], guild: str) -> ArchiveInMemory:
     """What the mirror keeps of a server whose API shows this."""
+    return archive_of("discord", GUILD_RECORDS, records_of(api, guild))
+
+
+def records_of(api: Mapping[str, Any], guild: str) -> list[Record]:
+    """The records of a server whose API shows this."""
     found: list[Record] = [discord.GuildRecord.read({"id": guild, "name": "Town"})]
     found += map(discord.ChannelRecord.read, api["channels"])
     found += map(discord.ThreadRecord.read, api.get("threads", []))
@@ -39,7 +44,7 @@ def server_archive(api: Mapping[str, Any], guild: str) -> ArchiveInMemory:
         for emoji, users in api["reactions"].get(message["id"], {}).items():
             given = {"message_id": message["id"], "channel_id": message["channel_id"], "emoji": emoji}
             found += [discord.ReactionRecord.read({}, **given, user_id=user) for user in users]
-    return archive_of("discord", GUILD_RECORDS, found)
+    return found
 
 
 def archive_of(

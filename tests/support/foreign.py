@@ -20,6 +20,7 @@ FILLED = {
     "snapshot": "{snapshot}",
     "sha256": "{blob}",
     "table": "probe.message",
+    "share_id": "{share}",
 }
 """What stands in an operation's path, unless a case has a path of its own."""
 
@@ -132,6 +133,13 @@ CASES: dict[str, list[Try]] = {
         Try(404, query={"external_id": "{own_person}", "platform_type": "probe", "community": "{slug}"}),
     ],
     "POST /api/internal/oauth/exchange": [Try(404, {"code": "{oauth_code}"})],
+    "GET /api/internal/graph": [Try(200)],
+    "POST /api/internal/graph/{plugin}/build": [Try(404, path="/api/internal/graph/meetings/build")],
+    "POST /api/internal/graph/{plugin}/shares": [Try(404, path="/api/internal/graph/meetings/shares")],
+    "DELETE /api/internal/graph/{plugin}/shares/{share_id}": [
+        Try(404, path="/api/internal/graph/props/shares/{share}"),
+        Try(404, path="/api/internal/graph/meetings/shares/{share}"),
+    ],
     "GET /api/internal/archive/{plugin}": [Try(200)],
     "GET /api/internal/archive/{plugin}/manifest/{snapshot}": [Try(404)],
     "GET /api/internal/archive/{plugin}/blob/{sha256}": [Try(404)],
@@ -163,6 +171,9 @@ OPEN = {
     "POST /api/hooks/{plugin}": "test_tenancy.test_the_shared_hook_url_reaches_no_unbound_claim",
     "GET /auth/{plugin}/authorize": "people visit it; test_oauth_visits: unknown and foreign read alike",
     "GET /auth/{plugin}/callback": "people visit it; the state decides",
+    "GET /api/graphs/{token}/graph.json": "whoever has the token may; test_shares",
+    "GET /api/graphs/{token}/declaration.json": "whoever has the token may; test_shares",
+    "GET /api/graphs/{token}/identityProposals.json": "whoever has the token may; test_shares",
     "GET /healthz": "says nothing of anybody",
     "GET /readyz": "says nothing of anybody",
 }

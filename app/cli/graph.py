@@ -1,0 +1,255 @@
+"""`metagov graph …`: building graphs, getting them out, and looking at them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.cli.serve import require_settings
+from app.core.db import is_away
+from app.core.errors import NotFound, Problem
+from app.core.log import configure_logging
+from app.core.settings import load_settings
+from app.gateway import Gateway, open_gateway
+from app.graphs import service
+from app.graphs.builds import build_due
+from app.graphs.files import GraphFiles
+from app.graphs.picture import draw, plain_label
+from app.graphs.reader import Index, Top, open_index
+from app.graphs.service import GraphStatus
+from app.graphs.shares import FILES
+from app.host.binding import InstanceData
+
+ResultT = TypeVar("ResultT")
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
+
+_LOOK_SECONDS = 0.25
+
+
+@click.group()
+def graph() -> None:
+    """Graphs that rule sets make of archives: build them, get them out, look at their top."""
+
+
+def _which(command: CommandT) -> CommandT:
+    for decorate in (
+        click.option("--platform-id", help="Which instance, where the community has several of the plugin."),
+        click.argument("plugin"),
+        click.argument("community"),
+    ):
+        command = decorate(command)
+    return command
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+@graph.command()
+@_which
+@_as_json
+def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -> None:
+    """Build COMMUNITY's graph by PLUGIN's rules, and show how far it is. Works beside running workers, or alone."""
+
+    async def work(gateway: Gateway) -> GraphStatus:
+        instance = await _find(gateway, community, plugin, platform_id)
+        asked = await service.ask_for_build(gateway.graphs, instance)
+        working = asyncio.create_task(_keep_building(gateway))
+        try:
+            return await _watch(gateway, instance, asked)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    status = _run(work)
+    if as_json:
+        click.echo(json.dumps(_plain(status)))
+    if status.state != "built":
+        raise click.ClickException(status.error or "it was not built")
+    if not as_json:
+        built = f"{status.nodes:,} nodes and {status.edges:,} edges"
+        click.secho(f"{built}, from the snapshot {status.snapshot}", fg="green")
+
+
+async def _keep_building(gateway: Gateway) -> None:
+    while True:
+        if not await build_due(gateway.graphs):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _watch(gateway: Gateway, instance: InstanceData, status: GraphStatus) -> GraphStatus:
+    """Show a bar until nothing is due or in hand."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(instance.plugin, total=None)
+        while status.due or status.state == "building":
+            await asyncio.sleep(_LOOK_SECONDS)
+            status = await service.status(gateway.graphs, instance)
+            said = status.progress
+            if said is not None:
+                step = f"{instance.plugin}: {said['step']}"
+                bar.update(task, completed=said["done"], total=said["total"], description=step)
+            if status.error is not None and status.state != "building":
+                # Put off: whoever waits at a terminal hears why, rather than of the next try.
+                break
+    return status
+
+
+@graph.command()
+@_which
+@click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
+def export(community: str, plugin: str, platform_id: str | None, to: Path) -> None:
+    """Write the three files that were built last, byte for byte as shares serve them."""
+
+    async def work(gateway: Gateway) -> list[Path]:
+        status, files = await _built(gateway, community, plugin, platform_id)
+        return await asyncio.to_thread(_export, files, status.files or {}, to)
+
+    for path in _run(work):
+        click.echo(path)
+
+
+def _export(files: GraphFiles, built: dict[str, Any], to: Path) -> list[Path]:
+    """All of them, or none: each is written whole under another name first."""
+    to.mkdir(parents=True, exist_ok=True)
+    fresh: list[tuple[Path, Path]] = []
+    try:
+        for name, kind in FILES.items():
+            path = to / f".{name}.{os.getpid()}"
+            fresh.append((path, to / name))
+            with path.open("wb") as file:
+                for piece in files.read_packed(built[kind]["sha256"]):
+                    file.write(piece)
+        for path, target in fresh:
+            path.replace(target)
+    finally:
+        for path, _ in fresh:
+            path.unlink(missing_ok=True)
+    return [target for _, target in fresh]
+
+
+@graph.command()
+@_which
+@click.option("--top", "count", default=15, show_default=True, type=click.IntRange(1, 100), help="How many nodes.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the top: an SVG file.")
+@_as_json
+def stats(
+    community: str, plugin: str, platform_id: str | None, count: int, picture: Path | None, as_json: bool
+) -> None:
+    """Show what is in the graph that was built last: types, weights, its top."""
+
+    async def work(gateway: Gateway) -> dict[str, Any]:
+        status, files = await _built(gateway, community, plugin, platform_id)
+        path = files.path((status.files or {})["index"])
+        found, top = await asyncio.to_thread(_read, path, count)
+        if picture is not None:
+            svg = draw(top, f"{community}: {plugin}")
+            await asyncio.to_thread(picture.write_text, svg, "utf-8")
+        return {**_plain(status), **found}
+
+    found = _run(work)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _show(found)
+
+
+def _read(path: Path, count: int) -> tuple[dict[str, Any], Top]:
+    with open_index(path) as index:
+        return _figures(index, count), index.picture(max(count, 40))
+
+
+def _figures(index: Index, count: int) -> dict[str, Any]:
+    return {
+        "node_types": [dataclasses.asdict(each) for each in index.node_types()],
+        "edge_types": [dataclasses.asdict(each) for each in index.edge_types()],
+        "top": [node.model_dump(mode="json") for node in index.top(None, count)],
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"{found['nodes']:,} nodes, {found['edges']:,} edges, built {found['built_at'] or '?'}")
+    nodes = Table("Nodes", "Count", "Weight", title_justify="left")
+    for each in found["node_types"]:
+        nodes.add_row(escape(each["name"]), f"{each['count']:,}", f"{each['weight']:,.4g}")
+    edges = Table("Edges", "Count", "Forwards", "Backwards")
+    for each in found["edge_types"]:
+        weights = f"{each['weight']:,.4g}", f"{each['backwards']:,.4g}"
+        edges.add_row(escape(each["name"]), f"{each['count']:,}", *weights)
+    top = Table("Top", "Type", "Inflow", "Edges", "Weight")
+    for each in found["top"]:
+        label = plain_label(each["label"]) or "/".join(each["address"])
+        figures = f"{each['inflow']:,.4g}", f"{each['edges']:,}", f"{each['weight']:,.4g}"
+        top.add_row(escape(label), escape(each["type"] or ""), *figures)
+    for table in (nodes, edges, top):
+        console.print(table)
+
+
+def _plain(status: GraphStatus) -> dict[str, Any]:
+    return {
+        "name": status.name,
+        "state": status.state,
+        "error": status.error,
+        "snapshot": status.snapshot,
+        "built_at": status.built_at.isoformat() if status.built_at else None,
+        "nodes": status.nodes,
+        "edges": status.edges,
+    }
+
+
+async def _built(
+    gateway: Gateway, community: str, plugin: str, platform_id: str | None
+) -> tuple[GraphStatus, GraphFiles]:
+    instance = await _find(gateway, community, plugin, platform_id)
+    status = await service.status(gateway.graphs, instance)
+    if status.files is None:
+        reason = f": {status.error}" if status.error else f"; `metagov graph build {community} {plugin}` builds it"
+        raise NotFound(f"the graph is not built yet{reason}")
+    return status, gateway.graphs.require_files()
+
+
+async def _find(gateway: Gateway, community: str, plugin: str, platform_id: str | None) -> InstanceData:
+    row = await gateway.db.pool.fetchrow("SELECT id FROM communities WHERE slug = $1 AND deleted_at IS NULL", community)
+    if row is None:
+        raise NotFound(f"there is no community with the slug {community!r}")
+    return await service.find_instance(gateway.graphs, row["id"], plugin, platform_id)
+
+
+def _run(work: Callable[[Gateway], Awaitable[ResultT]]) -> ResultT:
+    require_settings()
+    settings = load_settings()
+    configure_logging(settings)
+
+    async def opened() -> ResultT:
+        async with open_gateway(settings) as gateway:
+            return await work(gateway)
+
+    try:
+        return asyncio.run(opened())
+    except Problem as problem:
+        raise click.ClickException(problem.detail) from problem
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({settings.graph_dir}) the workers' folder?"
+        ) from error
+    except Exception as error:
+        if is_away(error):
+            raise click.ClickException("the database cannot be reached; check METAGOV_DATABASE_URL") from error
+        raise
