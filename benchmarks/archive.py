@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,9 @@ class _Postgres:
     async def marks(self, table: TableInfo) -> Mapping[Part, str]:
         return {}
 
-    async def rows(self, table: TableInfo, without: Collection[Part]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def rows(
+        self, table: TableInfo, without: Collection[Part]
+    ) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
         cursor = await self._connection.cursor(_SELECT)
         while records := await cursor.fetch(_BATCH):
             yield [dict(record) for record in records]

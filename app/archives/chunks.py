@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from app.archives.format import LARGEST_BLOB
-from app.archives.source import LEFT_OUT, Part, TableInfo
+from app.archives.source import LEFT_OUT, Batch, Lines, Part, TableInfo
 from metagov_sdk.archive import OutOfOrder, WrongValue
 from metagov_sdk.archive.canonical import Key, decode, dump, dump_all, encoder, is_large, is_tagged, utf16
 from metagov_sdk.archive.columns import Kind, kinds_of
@@ -122,6 +122,14 @@ class RowFormat:
         """Where a written row stands. Raises WrongValue when a part of its key is null."""
         return self._part_text(written), self._month(written), self.key(written)
 
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Lines]:
+        """The lines of rows of the source. Raises WrongValue."""
+        placed = ((self.order(written), written) for written in map(self.encode, rows))
+        for (partition, period), run in groupby(placed, lambda each: each[0][:2]):
+            found = list(run)
+            part = Part(partition or None, period or None)
+            yield Lines(part, [place[2] for place, _ in found], [dump(written) for _, written in found])
+
     def key(self, written: Mapping[str, Any]) -> Key:
         """The row's key, to be compared."""
         try:
@@ -170,27 +178,29 @@ class Chunker:
         self._given = 0
         """Rows of this part that are in chunks already."""
 
-    def take(self, batch: Iterable[Mapping[str, Any]]) -> Iterator[Chunk]:
+    def take(self, batch: Batch) -> Iterator[Chunk]:
         """Take rows; yields the chunks that are complete. Raises OutOfOrder and WrongValue."""
-        encode, order = self._rows.encode, self._rows.order
+        for run in [batch] if isinstance(batch, Lines) else self._rows.write(batch):
+            yield from self._take(run)
+
+    def _take(self, run: Lines) -> Iterator[Chunk]:
+        part = (run.part.partition or "", run.part.period or "")
         last = self._last
-        for row in batch:
-            written = encode(row)
-            place = order(written)
-            if last is None or place[:2] != last[:2]:
-                if last is not None and place < last:
-                    raise OutOfOrder(self._disorder(last, place))
-                yield from self.finish()
-            elif place[2] <= last[2]:
-                raise OutOfOrder(self._disorder(last, place))
-            self._last = last = place
-            line = dump(written)
+        if last is not None and last[:2] != part:
+            if part < last[:2]:
+                raise OutOfOrder(self._disorder(last, (*part, run.keys[0])))
+            yield from self.finish()
+            last = None
+        before = None if last is None else last[2]
+        for key, line in zip(run.keys, run.lines, strict=True):
+            if before is not None and key <= before:
+                raise OutOfOrder(self._disorder((*part, before), (*part, key)))
             if len(line) >= LARGEST_BLOB:
-                raise WrongValue(
-                    f"{self._rows.name}: the row {place[2]} has {len(line)} bytes, too many for an archive"
-                )
+                raise WrongValue(f"{self._rows.name}: the row {key} has {len(line)} bytes, too many for an archive")
+            before = key
+            self._last = (*part, key)
             self._lines.append(line)
-            self._keys.append(place[2])
+            self._keys.append(key)
             self._bytes += len(line) + 1
             if self._bytes > LARGEST_CHUNK or len(self._lines) == self._alignment():
                 yield from self._cut()

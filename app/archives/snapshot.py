@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -206,8 +207,9 @@ class _Result:
         if not kept:
             await self._store_schema(schema, entry.schema_sha256)
         chunks = [chunk for entries in kept.values() for chunk in entries]
-        async for written in self._stream(source, table, rows, kept.keys(), progress):
-            chunks.append(written)
+        if not marks or marks.keys() != kept.keys():
+            async for written in self._stream(source, table, rows, kept.keys(), progress):
+                chunks.append(written)
         chunks.sort(key=lambda chunk: (chunk.partition or "", chunk.period or "", rows.read_key(chunk.first_key)))
         return entry.model_copy(update={"rows": sum(chunk.rows for chunk in chunks), "chunks": tuple(chunks)})
 
@@ -246,16 +248,17 @@ class _Result:
         waiting: deque[asyncio.Task[ChunkEntry]] = deque()
         count = 0
         try:
-            async for batch in source.rows(table, without):
-                count += len(batch)
-                for chunk in chunker.take(batch):
-                    waiting.append(asyncio.create_task(self._keep(chunk)))
-                    if len(waiting) >= _UPLOADS:
-                        yield await waiting.popleft()
-                if progress is not None:
-                    progress(table.name, count)
-                # So that chunks are packed and stored while a source that never waits is read.
-                await asyncio.sleep(0)
+            async with contextlib.aclosing(source.rows(table, without)) as batches:
+                async for batch in batches:
+                    count += len(batch)
+                    for chunk in chunker.take(batch):
+                        waiting.append(asyncio.create_task(self._keep(chunk)))
+                        if len(waiting) >= _UPLOADS:
+                            yield await waiting.popleft()
+                    if progress is not None:
+                        progress(table.name, count)
+                    # So that chunks are packed and stored while a source that never waits is read.
+                    await asyncio.sleep(0)
             for chunk in chunker.finish():
                 waiting.append(asyncio.create_task(self._keep(chunk)))
             while waiting:

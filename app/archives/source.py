@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
-from app.mirrors.source import Part, TableInfo
+from app.mirrors.lines import Lines, Part
+from app.mirrors.source import TableInfo
 
-__all__ = ["LEFT_OUT", "Part", "TableInfo", "TableSink", "TableSource"]
+__all__ = ["LEFT_OUT", "Batch", "Lines", "Part", "TableInfo", "TableSink", "TableSource"]
+
+Batch: TypeAlias = Lines | Sequence[Mapping[str, Any]]
+"""Rows, written already or not."""
 
 LEFT_OUT = frozenset({"first_seen", "synced_at", "community_id", "instance_id"})
 """Columns that a source's rows may have and an archive does not: they tell of the mirror, not of the platform."""
@@ -16,7 +20,7 @@ LEFT_OUT = frozenset({"first_seen", "synced_at", "community_id", "instance_id"})
 class TableSource(Protocol):
     """One provider's mirror for one community, as it is at one moment: every call sees the same rows.
 
-    In SQL: one REPEATABLE READ transaction, with a cursor per table.
+    In SQL: one REPEATABLE READ transaction.
     """
 
     @property
@@ -36,9 +40,10 @@ class TableSource(Protocol):
         A part whose mark is as it was is not read again. For example the count and the greatest change number.
         """
 
-    def rows(self, table: TableInfo, without: Collection[Part]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        """The rows, many at a time, in the order of (partition, month, key), without those of some parts.
+    def rows(self, table: TableInfo, without: Collection[Part]) -> AsyncGenerator[Batch, None]:
+        """The rows, some at a time, in the order of (partition, month, key), without those of some parts.
 
+        A source that can write rows itself, byte for byte as RowFormat would, gives `Lines`; any other gives mappings.
         Text sorts by code points (COLLATE "C"), integers by size, null before all; the partition sorts as text:
         `ORDER BY partition::text COLLATE "C" NULLS FIRST, date_trunc('month', time AT TIME ZONE 'UTC') NULLS FIRST,
         key COLLATE "C"`, of which an index can be made.

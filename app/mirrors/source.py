@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 from sqlalchemy import text
@@ -18,23 +18,16 @@ from app.core.db import Database
 from app.core.ids import new_id
 from app.core.json_text import json_text
 from app.host.binding import InstanceData
-from app.mirrors.columns import Table, quoted
 from app.mirrors.forgotten import Forgotten, read_forgotten
+from app.mirrors.lines import LineQuery, Lines, Part, copy_out, month_of
 from app.mirrors.mirrors import tables_for
 from app.mirrors.status import read_status
 from metagov_sdk.provider import ProviderSpec
 
-_BATCH = 2000
 _SECONDS = 600.0
 """How long one batch may wait for the disk."""
-_MONTH = "to_char({time} AT TIME ZONE 'UTC', 'YYYY-MM') COLLATE \"C\""
-
-
-class Part(NamedTuple):
-    """Rows of one table that belong together: of one parent (as text) and one calendar month, `2026-01`."""
-
-    partition: str | None
-    period: str | None
+_SORT_MEMORY = "32MB"
+"""Of each process that sorts a table by part: a million rows are merged at once from what that leaves on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +49,7 @@ class MirrorSource:
     def __init__(self, connection: AsyncConnection, instance: InstanceData, spec: ProviderSpec) -> None:
         self._connection = connection
         self._instance = instance
-        self._spec = spec
-        self._tables = {table.name: table for table in tables_for(spec).values()}
+        self._queries = {table.name: LineQuery(table) for table in tables_for(spec).values()}
         self.provider = spec.name
         self.community = instance.community
         self.infos: Sequence[TableInfo] = ()
@@ -71,47 +63,34 @@ class MirrorSource:
 
         Of all the times their sum, and not the greatest: of two pages written at once, either may be committed first.
         """
-        found = self._tables[table.name]
-        partition, month = _parts(found)
+        found = self._queries[table.name]
         rows = await self._connection.execute(
             text(
-                f"SELECT {partition} AS part, {month} AS period, count(*) || ':' || "  # noqa: S608
-                "sum(CAST(extract(epoch FROM t.synced_at) * 1000000 AS bigint)) AS mark "
-                f"FROM {found.sql} t WHERE t.instance_id = :instance GROUP BY 1, 2"
+                f"SELECT {found.partition} AS part, {found.month} AS month, count(*) || ':' || "  # noqa: S608
+                # As a number with a fraction, of which extract() would give a decimal, it takes a third of the time.
+                "sum(CAST(date_part('epoch', t.synced_at) * 1000000 AS bigint)) AS mark "
+                f"FROM {found.table.sql} t WHERE t.instance_id = :instance GROUP BY 1, 2"
             ),
             {"instance": self._instance.id},
         )
-        return {Part(row.part, row.period): row.mark for row in rows}
+        return {Part(row.part, row.month and row.month.isoformat()[:7]): row.mark for row in rows}
 
-    async def rows(
-        self, table: TableInfo, without: Collection[Part] = ()
-    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        """The rows, many at a time, in the order of (partition, month, key), without those of some parts.
+    async def rows(self, table: TableInfo, without: Collection[Part] = ()) -> AsyncGenerator[Lines, None]:
+        """The rows, some of one part at a time, in the order of (partition, month, key), without those of some parts.
 
-        Rows are their own columns, `extra`, `mirror_flags`, `synced_at` and `deleted_at`. What is held is one batch.
+        What is held is what Postgres sent last. To be closed when not read to its end. Raises WrongValue.
         """
-        found = self._tables[table.name]
-        partition, month = _parts(found)
-        keys = ", ".join(f"t.{quoted(name)}" for name in found.record.key)
-        columns = ", ".join(f"t.{quoted(column.name)}" for column in found.columns)
-        skipped = ""
+        query = self._queries[table.name]
+        asked: tuple[Any, ...] = (query.all_rows, self._instance.id)
         if without:
-            skipped = (
-                "AND NOT EXISTS ("  # noqa: S608 -- names checked when the plugin was loaded
-                "SELECT FROM unnest(CAST(:parts AS text[]), CAST(:periods AS text[])) AS w(part, period) "
-                f"WHERE w.part IS NOT DISTINCT FROM {partition} AND w.period IS NOT DISTINCT FROM {month})"
-            )
-        statement = text(
-            f"SELECT {columns}, t.extra, t.mirror_flags, t.synced_at, t.deleted_at FROM {found.sql} t "  # noqa: S608
-            f"WHERE t.instance_id = :instance {skipped} "
-            f"ORDER BY {partition} NULLS FIRST, {month} NULLS FIRST, {keys}"
-        )
-        values: dict[str, Any] = {"instance": self._instance.id}
-        if without:
-            values |= {"parts": [part.partition for part in without], "periods": [part.period for part in without]}
-        streamed = await self._connection.stream(statement, values, execution_options={"yield_per": _BATCH})
-        async for batch in streamed.mappings().partitions(_BATCH):
-            yield [dict(row) for row in batch]
+            partitions = [part.partition or "" for part in without]
+            asked = (query.rows_without, self._instance.id, partitions, [month_of(part) for part in without])
+        raw = await self._connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+        async with contextlib.aclosing(copy_out(driver, *asked)) as copied:
+            async for data in copied:
+                for lines in query.read(data):
+                    yield lines
 
 
 @contextlib.asynccontextmanager
@@ -124,6 +103,9 @@ async def open_source(db: Database, instance: InstanceData, spec: ProviderSpec) 
         # Reading all of a large mirror takes its time, and so does what is done with each batch.
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
         await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        await connection.execute(text(f"SET LOCAL work_mem = '{_SORT_MEMORY}'"))
+        # How `LineQuery` reads months.
+        await connection.execute(text("SET LOCAL datestyle = 'ISO'"))
         source = MirrorSource(connection, instance, spec)
         source.infos = [
             TableInfo(
@@ -138,17 +120,6 @@ async def open_source(db: Database, instance: InstanceData, spec: ProviderSpec) 
             for table, stands in zip(tables_for(spec).values(), status.tables, strict=True)
         ]
         yield source
-
-
-def _parts(table: Table) -> tuple[str, str]:
-    record = table.record
-    partition = 'CAST(NULL AS text) COLLATE "C"'
-    month = partition
-    if record.partition is not None:
-        partition = f't.{quoted(record.partition)}::text COLLATE "C"'
-    if record.time is not None:
-        month = _MONTH.format(time=f"t.{quoted(record.time)}")
-    return partition, month
 
 
 class DoesNotFit(ValueError):

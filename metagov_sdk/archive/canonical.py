@@ -83,6 +83,11 @@ def dump(written: Mapping[str, Any]) -> bytes:
     return _dump(written)
 
 
+def dump_any(value: Any) -> bytes:
+    """The bytes of a value of a column that holds any JSON. Raises WrongValue."""
+    return _dump(_tagged(value))
+
+
 def decode(value: Any, kind: Kind) -> Any:
     """What was encoded, of a column of this kind. Times stay text. Raises WrongValue."""
     if kind == "integer" and type(value) is str:

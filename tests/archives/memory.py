@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -72,7 +72,9 @@ class MemorySource:
         parts = Counter(self._part(table, row) for row in self.data[table.name][1])
         return {part: f"{count}/{self.changes[table.name, part]}" for part, count in parts.items()}
 
-    async def rows(self, table: TableInfo, without: Collection[Part]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def rows(
+        self, table: TableInfo, without: Collection[Part]
+    ) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
         info, rows = self.data[table.name]
         rows = sorted(rows, key=sort_key(RowFormat(info)))
         if without:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,9 @@ class PostgresSource:
     async def marks(self, table: TableInfo) -> Mapping[Part, str]:
         return {}
 
-    async def rows(self, table: TableInfo, without: Collection[Part]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def rows(
+        self, table: TableInfo, without: Collection[Part]
+    ) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
         order = []
         if table.partition:
             order.append(f'{table.partition}::text COLLATE "C" NULLS FIRST')

@@ -34,7 +34,7 @@ from tests.fakes.discord import FakeDiscord
 from tests.mirrors.conftest import Mirrored, own_app
 from tests.mirrors.shelf import SHELF
 from tests.mirrors.test_runs import fill
-from tests.mirrors.test_source import found, read_all
+from tests.mirrors.test_source import found, read_all, read_tables
 from tests.mirrors.town import build_town, differences, mirrored, truth
 from tests.support.databases import create_empty, drop_database
 from tests.support.servers import free_port, stop, wait_ready
@@ -139,10 +139,7 @@ async def test_a_fresh_database_filled_from_the_archive_alone_equals_the_origina
         assert bound is not None
         assert manifest.provider is not None
         async with open_source(db, bound[0], manifest.provider) as source:
-            after = {
-                info.name: [dict(row) async for batch in source.rows(info) for row in batch]
-                for info in await source.tables()
-            }
+            after = await read_tables(db.pool, instance_id, manifest.provider)
             again = await write_snapshot(FilesystemArchive(tmp_path / "again"), source)
         assert plain(after) == plain(before)
         instance, _ = await found(mirror)

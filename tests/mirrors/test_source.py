@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
+from app.core.db import Pool
 from app.host.binding import InstanceData
+from app.mirrors.columns import tables_of
+from app.mirrors.lines import Part
 from app.mirrors.replay import replay
 from app.mirrors.service import find_instance
-from app.mirrors.source import Part, TableInfo, open_sink, open_source
+from app.mirrors.source import MirrorSource, TableInfo, open_sink, open_source
 from metagov_sdk.provider import ProviderSpec
 from tests.fakes.discord import FakeDiscord
 from tests.mirrors.conftest import Mirrored, own_app
@@ -24,12 +30,42 @@ async def found(mirror: Mirrored) -> tuple[InstanceData, ProviderSpec]:
 
 
 async def read_all(mirror: Mirrored) -> dict[str, list[dict[str, Any]]]:
+    """The rows of all tables, in the order of their keys, without when they were first seen."""
     instance, spec = await found(mirror)
-    async with open_source(mirror.gateway.db, instance, spec) as source:
-        return {
-            info.name: [dict(row) async for batch in source.rows(info) for row in batch]
-            for info in await source.tables()
-        }
+    return await read_tables(mirror.gateway.db.pool, instance.id, spec)
+
+
+async def read_tables(pool: Pool, instance_id: str, spec: ProviderSpec) -> dict[str, list[dict[str, Any]]]:
+    """The same, of any database."""
+    read: dict[str, list[dict[str, Any]]] = {}
+    for table in tables_of(spec).values():
+        rows = await pool.fetch(
+            f"SELECT * FROM {table.sql} WHERE instance_id = $1 ORDER BY {', '.join(table.record.key)}", instance_id
+        )
+        json_columns = {column.name for column in table.columns if column.kind == "json"} | {"extra", "mirror_flags"}
+        names = [*(column.name for column in table.columns), "extra", "mirror_flags", "synced_at", "deleted_at"]
+        read[table.name] = [
+            {
+                name: json.loads(row[name]) if name in json_columns and row[name] is not None else row[name]
+                for name in names
+            }
+            for row in rows
+        ]
+    return read
+
+
+async def read_lines(source: MirrorSource, table: TableInfo, without: Collection[Part] = ()) -> list[dict[str, Any]]:
+    """A table's rows as archives have them; that each is of the part it is said to be."""
+    read: list[dict[str, Any]] = []
+    async for run in source.rows(table, without):
+        assert len(run) == len(run.keys) == len(run.lines)
+        for key, line in zip(run.keys, run.lines, strict=True):
+            row = json.loads(line)
+            assert key == tuple(row[name] for name in table.key)
+            assert run.part.partition == (row.get(table.partition) if table.partition else None)
+            assert run.part.period == (row[table.time][:7] if table.time and table.time in row else None)
+            read.append(row)
+    return read
 
 
 async def test_tables_are_read_in_the_order_of_archives(mirror: Mirrored, discord: FakeDiscord) -> None:
@@ -41,15 +77,28 @@ async def test_tables_are_read_in_the_order_of_archives(mirror: Mirrored, discor
         assert (source.provider, source.community) == ("discord", "town")
         infos = {info.name: info for info in await source.tables()}
         assert infos["discord.message"].complete_through is not None
-        rows = [row async for batch in source.rows(infos["discord.message"]) for row in batch]
-        order = [(row["channel_id"], f"{row['timestamp']:%Y-%m}", row["id"]) for row in rows]
+        rows = await read_lines(source, infos["discord.message"])
+        order = [(row["channel_id"], row["timestamp"][:7], row["id"]) for row in rows]
         assert order == sorted(order)
         assert len(rows) == 60
         marks = await source.marks(infos["discord.message"])
         assert set(marks) == {Part(channel, month) for channel, month, _ in order}
         left_out = Part(*order[0][:2])
-        rest = [row async for batch in source.rows(infos["discord.message"], [left_out]) for row in batch]
-        assert {Part(row["channel_id"], f"{row['timestamp']:%Y-%m}") for row in rest} == set(marks) - {left_out}
+        rest = await read_lines(source, infos["discord.message"], [left_out])
+        assert {Part(row["channel_id"], row["timestamp"][:7]) for row in rest} == set(marks) - {left_out}
+
+
+async def test_what_is_not_read_to_its_end_leaves_the_source_as_it_was(books: Mirrored) -> None:
+    fill(3)
+    await books.sync()
+    instance, spec = await found(books)
+    async with open_source(books.gateway.db, instance, spec) as source:
+        (note,) = [info for info in await source.tables() if info.name == "shelf.note"]
+        async with contextlib.aclosing(source.rows(note)) as rows:
+            assert len((await anext(rows)).lines) == 7
+    assert await books.gateway.db.pool.fetchval("SELECT 1") == 1
+    async with open_source(books.gateway.db, instance, spec) as source:
+        assert len(await read_lines(source, note)) == 21
 
 
 async def test_a_part_has_another_mark_when_any_row_of_it_changed(books: Mirrored) -> None:
