@@ -1,4 +1,4 @@
-"""Mirrors a made-up Discord server, a process of its own: a JSON job on stdin, JSON on stdout.
+"""Mirrors a made-up Discord server and archives it, a process of its own: a JSON job on stdin, JSON on stdout.
 
 The platform answers from memory and at once, so what takes time is normalising and storing.
 """
@@ -32,6 +32,7 @@ from app.mirrors.runs import ask_for_run
 from app.mirrors.walking import sync_due
 from app.runtime import instances
 from app.runtime.credentials import CredentialStore
+from benchmarks.mirror_archive import GROWN, archive_grown
 from metagov_sdk import Limit
 from plugins.discord import buckets, manifest
 
@@ -91,7 +92,7 @@ def resident_mb() -> float:
 
 
 async def measure(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Mirror so many rows; copy as many."""
+    """Mirror so many rows; copy as many; archive five times as many."""
     settings = load_settings()
     admin = await asyncpg.connect(plain_dsn(settings.database_url))
     name = f"benchmark_mirror_{os.getpid()}"
@@ -129,8 +130,14 @@ async def _measure(settings: Settings, job: Mapping[str, Any]) -> dict[str, Any]
         assert manifest.provider is not None
         table = tables_of(manifest.provider)["message"]
         stored = await gateway.db.pool.fetchval(f"SELECT count(*) FROM {table.sql} WHERE deleted_at IS NULL")
+        instance = await instances.by_id(gateway.db.pool, gateway.vault, "ins")
+        assert instance is not None
+        say({"say": f"archive of a mirror, {GROWN * stored:,} rows"})
+        archived = await archive_grown(use, plain_dsn(settings.database_url), instance[0], manifest.provider, table)
+        # Last, because it holds what it copies.
         copied = await _copy(gateway, table)
-    return {"rows": stored, "seconds": seconds, "early_mb": early, "late_mb": late, "copy_seconds": copied}
+    measured = {"rows": stored, "seconds": seconds, "early_mb": early, "late_mb": late, "copy_seconds": copied}
+    return measured | archived
 
 
 async def _mirror(use: Mirrors, rows: int) -> tuple[float, float, float]:
