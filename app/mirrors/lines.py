@@ -35,7 +35,7 @@ _FIRST, _LAST = "TIMESTAMPTZ '0001-01-01 00:00:00+00'", "TIMESTAMPTZ '9999-12-31
 _NO_MONTH = "TIMESTAMP '-infinity'"
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_UNSAFE_NUMBER = re.compile(rb"(?:^|[ \[])-?[0-9]+(?:\.|[0-9]{15})")
+_UNSAFE_NUMBER = re.compile(rb"(?:^|[ \[])-?[0-9]+(?:[.eE]|[0-9]{15})")
 """A fraction, or an integer that may be past 2^53, as jsonb's text has them; it may also match inside of a string."""
 _SHALLOW = 50
 
@@ -188,7 +188,8 @@ async def copy_out(
 ) -> AsyncGenerator[bytes, None]:
     """What a query gives in COPY's text format, some whole rows at a time; more are read meanwhile, and not many.
 
-    To be closed: while it is open, nothing else can be asked of the connection.
+    To be closed: while it is open, nothing else can be asked of the connection. Closed before its end, it ends the
+    connection.
     """
     waiting: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(_BUFFERS)
 
@@ -212,7 +213,10 @@ async def copy_out(
             whole, newline, rest = (rest + found).rpartition(b"\n")
             yield whole + newline
     finally:
-        copying.cancel()
+        if not copying.done():
+            # asyncpg 0.32 takes the next rows of a COPY that is cut off for its end: what is asked next fails.
+            connection.terminate()
+            copying.cancel()
         await asyncio.gather(copying, return_exceptions=True)
 
 

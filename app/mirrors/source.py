@@ -78,7 +78,7 @@ class MirrorSource:
     async def rows(self, table: TableInfo, without: Collection[Part] = ()) -> AsyncGenerator[Lines, None]:
         """The rows, some of one part at a time, in the order of (partition, month, key), without those of some parts.
 
-        What is held is what Postgres sent last. To be closed when not read to its end. Raises WrongValue.
+        What is held is what Postgres sent last. Closed before its end, it ends the source. Raises WrongValue.
         """
         query = self._queries[table.name]
         asked: tuple[Any, ...] = (query.all_rows, self._instance.id)
@@ -87,10 +87,14 @@ class MirrorSource:
             asked = (query.rows_without, self._instance.id, partitions, [month_of(part) for part in without])
         raw = await self._connection.get_raw_connection()
         driver: Any = raw.driver_connection
-        async with contextlib.aclosing(copy_out(driver, *asked)) as copied:
-            async for data in copied:
-                for lines in query.read(data):
-                    yield lines
+        try:
+            async with contextlib.aclosing(copy_out(driver, *asked)) as copied:
+                async for data in copied:
+                    for lines in query.read(data):
+                        yield lines
+        finally:
+            if driver.is_closed():
+                await self._connection.invalidate()
 
 
 @contextlib.asynccontextmanager

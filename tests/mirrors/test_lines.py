@@ -64,11 +64,12 @@ class Count(Record):
 THING, COUNT = Table("odd", Thing), Table("odd", Count)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Laboratory:
     """A connection to a database that has the tables, and the loop it lives in."""
 
     runner: asyncio.Runner
+    dsn: str
     connection: asyncpg.Connection[asyncpg.Record]
 
     def store(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -126,15 +127,25 @@ class Laboratory:
 
 
 @pytest.fixture(scope="module")
-def laboratory(worker_name: str) -> Iterator[Laboratory]:
+def tables(worker_name: str) -> Iterator[Laboratory]:
     name = f"{worker_name}_lines"
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        connection = runner.run(asyncpg.connect(plain_dsn(runner.run(create_empty(name)))))
+        dsn = plain_dsn(runner.run(create_empty(name)))
+        connection = runner.run(asyncpg.connect(dsn))
         for statement in ("CREATE SCHEMA mirror_odd", *THING.create(), *COUNT.create()):
             runner.run(connection.execute(statement))
-        yield Laboratory(runner, connection)
-        runner.run(connection.close())
+        made = Laboratory(runner, dsn, connection)
+        yield made
+        runner.run(made.connection.close())
         runner.run(drop_database(name))
+
+
+@pytest.fixture
+def laboratory(tables: Laboratory) -> Laboratory:
+    """With a connection, whatever became of the last."""
+    if tables.connection.is_closed():
+        tables.connection = tables.runner.run(asyncpg.connect(tables.dsn))
+    return tables
 
 
 def info(table: Table) -> TableInfo:
@@ -315,12 +326,12 @@ def test_documents_are_canonical(value: Any) -> None:
     assert canonical_document(json.dumps(value, ensure_ascii=False).encode()) == dump_any(value)
 
 
-def test_a_connection_is_of_use_after_half_a_copy(laboratory: Laboratory) -> None:
+def test_half_a_copy_ends_the_connection(laboratory: Laboratory) -> None:
     async def half() -> None:
         query = "SELECT repeat('x', 1000) FROM generate_series(1, 1000000)"
         async with asyncio.timeout(60), contextlib.aclosing(copy_out(laboratory.connection, query)) as copied:
             assert (await anext(copied)).startswith(b"xxx")
-        assert await laboratory.connection.fetchval("SELECT 1") == 1
+        assert laboratory.connection.is_closed()
 
     laboratory.runner.run(half())
 
@@ -328,8 +339,9 @@ def test_a_connection_is_of_use_after_half_a_copy(laboratory: Laboratory) -> Non
 def test_what_goes_wrong_in_postgres_is_raised(laboratory: Laboratory) -> None:
     async def fail() -> list[bytes]:
         query = "SELECT 1 / (3000 - n) FROM generate_series(1, $1) AS n"
-        async with asyncio.timeout(60):
-            return [data async for data in copy_out(laboratory.connection, query, 5000)]
+        async with asyncio.timeout(60), contextlib.aclosing(copy_out(laboratory.connection, query, 5000)) as copied:
+            return [data async for data in copied]
 
     with pytest.raises(asyncpg.DivisionByZeroError):
         laboratory.runner.run(fail())
+    assert laboratory.runner.run(laboratory.connection.fetchval("SELECT 1")) == 1
