@@ -251,7 +251,7 @@ def test_what_is_not_utf8_is_refused() -> None:
         read_graph([json.dumps(WHOLE).encode().replace(b"first", b"fi\xffst")])
 
 
-PACKED = gzip.compress(json.dumps(WHOLE).encode())
+PACKED = gzip.compress(json.dumps(WHOLE).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +267,18 @@ PACKED = gzip.compress(json.dumps(WHOLE).encode())
         PACKED[:40] + b"\xff\xff\xff" + PACKED[43:],
         zlib.compress(json.dumps(WHOLE).encode())[:-2],
         b"\x1f\x8b",
+    ],
+    ids=[
+        "zstd",
+        "bzip2",
+        "HTML",
+        "no end",
+        "a piece",
+        "another check sum",
+        "something behind",
+        "damaged",
+        "zlib with no end",
+        "two bytes",
     ],
 )
 def test_wrong_packing_is_refused(data: bytes) -> None:
