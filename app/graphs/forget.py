@@ -21,7 +21,7 @@ WITH RECURSIVE concerned AS (
     SELECT g.id, i.plugin, g.source IS NULL OR ($3::jsonb ->> g.source) IS NOT NULL AS clean
     FROM graphs g JOIN instances i ON i.id = g.instance_id
     WHERE g.community_id = $1 AND (g.source IS NULL OR split_part(g.source, '.', 1) = $2)
-      AND g.snapshot IS DISTINCT FROM ($3::jsonb ->> g.source)
+      AND (g.source IS NULL OR g.snapshot IS DISTINCT FROM ($3::jsonb ->> g.source))
       AND (g.files IS NOT NULL OR g.lease_until > clock_timestamp())
     UNION
     SELECT g.id, i.plugin, split_part(g.source, '.', 1) <> $2 OR ($3::jsonb ->> g.source) IS NOT NULL

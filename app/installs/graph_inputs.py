@@ -35,7 +35,7 @@ def plugins_read(config: object) -> list[str]:
 def check_inputs(
     host: Host, configs: Iterable[tuple[str, object]], changed: Iterable[tuple[str, object, tuple[str | int, ...]]]
 ) -> None:
-    """Refuse inputs that cannot be: of no rule set, of none or two origins, twice of one name, or in a circle.
+    """Refuse what no schema can: archives of nothing, inputs of no rule set, too many, or in a circle.
 
     configs: every rule set's of the community as it will be. changed: those that are new, with where they stand in the
     request. Raises Invalid with pointers.
@@ -62,13 +62,7 @@ def _problems(host: Host, config: GraphConfig) -> Iterable[tuple[tuple[str | int
     if len(config.inputs) > MOST_INPUTS:
         yield ("inputs",), f"at most {MOST_INPUTS} inputs can be taken in"
         return
-    names: set[str] = set()
     for number, each in enumerate(config.inputs):
-        if each.name in names:
-            yield ("inputs", number, "name"), "another input has this name"
-        names.add(each.name)
-        if (each.plugin is None) == (each.graph_url is None):
-            yield ("inputs", number), "name either the plugin whose graph it is, or its graph_url"
         if each.plugin is not None:
             loaded = host.plugins.loaded.get(each.plugin)
             if loaded is None or loaded.manifest.graph is None:
