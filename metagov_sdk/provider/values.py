@@ -20,6 +20,8 @@ ReadValue: TypeAlias = Callable[[Any], tuple[Any, str | None]]
 HUGE = 1_000_000
 """Characters from which on a text is flagged; it is kept all the same."""
 _MOST = 2**63 - 1
+_DEEPEST = 64
+"""Levels of lists and objects in each other: archives, and most who read JSON, take a hundred."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 """Nothing but JSON's own values: all else is unstorable."""
@@ -90,7 +92,7 @@ def reader(kind: Kind, annotation: Any) -> ReadValue:
 def storable(value: Any) -> tuple[Any, bool, str]:
     """The value, if a database's JSON can hold it, whether it could not, and the JSON document.
 
-    What it cannot (NUL, half a surrogate pair, NaN) is kept as the text of its JSON under "unstorable".
+    What it cannot (NUL, half a surrogate pair, NaN, dozens of levels) is kept as the text of its JSON under "unstorable".
     """
     if value == {}:
         return value, False, "{}"
@@ -101,7 +103,17 @@ def storable(value: Any) -> tuple[Any, bool, str]:
     # NaN is written as null.
     if b"\\u0000" in document or (b"null" in document and not _is_finite(value)):
         return _storable_slowly(value)
+    if document.count(b"[") + document.count(b"{") > _DEEPEST and not _is_shallow(value, _DEEPEST):
+        return _unstorable(value)
     return value, False, document.decode()
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return True
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
 
 
 def _is_finite(value: Any) -> bool:
@@ -117,10 +129,14 @@ def _storable_slowly(value: Any) -> tuple[Any, bool, str]:
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()
-        if "\\u0000" not in text:
+        if "\\u0000" not in text and _is_shallow(value, _DEEPEST):
             return value, False, text
     except (ValueError, TypeError, RecursionError):
         pass
+    return _unstorable(value)
+
+
+def _unstorable(value: Any) -> tuple[Any, bool, str]:
     try:
         clean = {"unstorable": json.dumps(value, default=str)}
     except (ValueError, RecursionError):

@@ -162,3 +162,14 @@ class Described(Record):
 
 def test_descriptions_are_in_the_schema() -> None:
     assert Described.json_schema()["properties"]["name"]["description"] == "What people call it."
+
+
+@pytest.mark.parametrize("levels", [70, 200, 500, 5000])
+def test_what_is_nested_too_deep_for_archives_is_kept_as_text(levels: int) -> None:
+    deep: Any = "ground"
+    for _ in range(levels):
+        deep = [deep]
+    row = Post.read({"id": "1", "new": deep})
+    assert row.flags == ("text:extra",)
+    assert set(row.extra) == {"unstorable"}
+    assert json.loads(row.extra_json) == row.extra
