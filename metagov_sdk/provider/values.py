@@ -92,7 +92,8 @@ def reader(kind: Kind, annotation: Any) -> ReadValue:
 def storable(value: Any) -> tuple[Any, bool, str]:
     """The value, if a database's JSON can hold it, whether it could not, and the JSON document.
 
-    What it cannot (NUL, half a surrogate pair, NaN, dozens of levels) is kept as the text of its JSON under "unstorable".
+    What it cannot (NUL, half a surrogate pair, NaN), or archives cannot (dozens of levels), is kept as the text of its
+    JSON under "unstorable".
     """
     if value == {}:
         return value, False, "{}"
