@@ -19,7 +19,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/metagov/bin/pip install --no-deps --no-index dist/*.whl
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --create-home metagov
+RUN useradd --system --uid 10001 --create-home metagov && install --directory --owner metagov /data
 COPY --from=build /opt/metagov /opt/metagov
 ENV PATH=/opt/metagov/bin:$PATH PYTHONUNBUFFERED=1
 USER metagov

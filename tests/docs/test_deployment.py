@@ -152,7 +152,18 @@ def test_the_services_find_each_other() -> None:
     assert port.endswith(":8000")
     assert str(SERVICES["api"]["command"][-1]) == "8000"
     assert "http://api:8000/readyz?verbose" in SERVICES["worker"]["healthcheck"]["test"][-1]
-    assert COMPOSE["volumes"].keys() == {volume.split(":")[0] for volume in SERVICES["postgres"]["volumes"]}
+    used = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
+    assert COMPOSE["volumes"].keys() == {volume.split(":")[0] for volume in used}
+
+
+def test_archives_and_graphs_lie_where_all_processes_see_them() -> None:
+    """On a volume, in a folder that the image has made for the user that it runs as."""
+    assert any("install --directory --owner metagov /data" in line for line in instructions("RUN"))
+    for name in OURS:
+        assert SERVICES[name]["volumes"] == ["data:/data"]
+        environment = SERVICES[name]["environment"]
+        assert environment["METAGOV_ARCHIVE_URL"] == "${METAGOV_ARCHIVE_URL:-file:///data/archives}"
+        assert environment["METAGOV_GRAPH_DIR"].startswith("/data/")
 
 
 def test_a_missing_secret_stops_the_start_with_the_mend() -> None:
@@ -161,7 +172,7 @@ def test_a_missing_secret_stops_the_start_with_the_mend() -> None:
     assert asked_for.keys() == {"METAGOV_SECRET_KEYS", "METAGOV_PUBLIC_URL", "POSTGRES_PASSWORD"}
     assert all(".env.example" in mend for mend in asked_for.values())
     # No value is filled in for them anywhere, and the example has a line for each.
-    assert set(re.findall(r"\$\{(\w+)", text)) == asked_for.keys()
+    assert set(re.findall(r"\$\{(\w+)(?!\w|:-)", text)) == asked_for.keys()
     example = (ROOT / ".env.example").read_text().splitlines()
     assert {line.removesuffix("=") for line in example if re.fullmatch(r"\w+=", line)} == asked_for.keys()
 
