@@ -54,6 +54,8 @@ _AWAY = (
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
+    # What asyncpg says of a connection that broke between two steps of a statement.
+    asyncpg.InternalClientError,
 )
 
 

@@ -45,6 +45,7 @@ async def test_what_says_that_it_is_away() -> None:
             assert is_away(caught.value), repr(caught.value)
     assert is_away(PoolTimeout())
     assert is_away(asyncpg.CannotConnectNowError())
+    assert is_away(asyncpg.InternalClientError("another operation is in progress")), "of a connection that broke"
 
 
 async def test_a_server_past_its_own_limits_is_as_good_as_away(gateway: Gateway) -> None:

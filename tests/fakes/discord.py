@@ -70,7 +70,7 @@ class FakeDiscord:
         self.users: dict[int, User] = {self.bot.id: self.bot}
         self.hidden: set[int] = set()
         """Channels that the bot may not see: 403 Missing Access."""
-        self._enforce = enforce_limits
+        self._pace, self._enforce = pace, enforce_limits
         self.limits = Limits(pace=pace, enforce=enforce_limits)
         self.faults = Faults()
         self.latency = 0.0
@@ -109,7 +109,7 @@ class FakeDiscord:
         """Forget requests, faults and limits, and accept the bot's first token again; guilds and people stay."""
         self.requests.clear()
         self.faults = Faults()
-        self.limits = Limits(pace=self.limits.pace, enforce=self._enforce)
+        self.limits = Limits(pace=self._pace, enforce=self._enforce)
         self.bot_tokens = {self._first_token}
         self.hidden.clear()
         self.latency = 0.0
