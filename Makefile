@@ -20,11 +20,12 @@ run: install
 	@exec $(PY) -m app.cli dev
 
 test: install
-	$(PY) -m pytest -n 2 --dist worksteal tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
 
 # Real processes are killed and stopped here, one test after the other; and what takes its time beside.
 test-faults: install
 	METAGOV_FUZZ_EXAMPLES=100000 $(PY) -m pytest -p no:randomly -s tests/faults tests/sdk/test_verify_fuzz.py
+	$(PY) -m pytest -n 2 --dist worksteal -m slow tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
 
 # The real SourceCred takes graphs of every rule set. Its npm tree is kept in ~/.cache/metagov; the first time takes minutes.
 test-sourcecred: install

@@ -26,6 +26,8 @@ from tests.archives.memory import make_source
 from tests.conftest import make_settings
 from tests.support.databases import create_database, drop_database
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 KEY = base64.b64encode(b"k" * 32).decode()
 

@@ -198,6 +198,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_step_leaves_a_valid_head(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     asyncio.run(write_snapshot(FilesystemArchive(folder), make_source(messages=1000)))

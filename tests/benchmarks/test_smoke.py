@@ -7,7 +7,11 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from benchmarks import api
+
+pytestmark = pytest.mark.slow
 
 
 def run_benchmarks(*arguments: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from app.core.settings import Settings
 from tests.fakes.discord import FakeDiscord
 from tests.mirrors.conftest import Mirrored, own_app
@@ -37,6 +39,7 @@ async def run(
     )
 
 
+@pytest.mark.slow
 async def test_a_mirror_from_the_command_line(mirror: Mirrored, discord: FakeDiscord, settings: Settings) -> None:
     town = build_town(discord, channels=3, messages=30)
     await mirror.enable(own_app(discord, town.guild))

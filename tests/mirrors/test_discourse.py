@@ -202,6 +202,7 @@ async def cut_off(mirror: ForumMirror, forum: Forum, at: tuple[str, int]) -> boo
     return cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
 async def test_cut_off_at_every_kind_of_request(mirror: ForumMirror, fake: FakeDiscourse, sweep: bool) -> None:
     forum = build_forum(fake, topics=20, posts=160, likes=0.2)

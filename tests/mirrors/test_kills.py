@@ -65,6 +65,7 @@ async def cut_off(mirror: Mirrored, discord: FakeDiscord, town: Town, at: tuple[
     return cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
 async def test_cut_off_at_every_kind_of_request(mirror: Mirrored, discord: FakeDiscord, sweep: bool) -> None:
     town = build_town(discord, channels=4, messages=60, threads=4, reactions=0.2, people=8)

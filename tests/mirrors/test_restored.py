@@ -97,6 +97,7 @@ async def install(environment: Mapping[str, str], config: Mapping[str, Any]) -> 
         await asyncio.to_thread(stop, api)
 
 
+@pytest.mark.slow
 async def test_a_fresh_database_filled_from_the_archive_alone_equals_the_original(
     mirror: Mirrored, discord: FakeDiscord, elsewhere: dict[str, str], tmp_path: Path
 ) -> None:

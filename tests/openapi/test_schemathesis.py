@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.fakes.sourcecred import FakeSourceCred, account, accounts_file
 from tests.support.servers import Server
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 30
 CHECKS = (

@@ -14,9 +14,10 @@ from tests.openapi.conftest import Document
 NODE_MODULES = Path(__file__).parents[1] / "node" / "node_modules"
 NODE = shutil.which("node")
 
-pytestmark = pytest.mark.skipif(
-    NODE is None or not NODE_MODULES.is_dir(), reason="needs node, and `npm ci` in tests/node"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NODE is None or not NODE_MODULES.is_dir(), reason="needs node, and `npm ci` in tests/node"),
+]
 
 _USE = """
 import type { operations, webhooks } from "./types";

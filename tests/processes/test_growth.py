@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.gateway import Gateway
 from app.worker import Drains
 from tests.conftest import Driver
 from tests.processes.conftest import make_due, open_ballot, vote
+
+pytestmark = pytest.mark.slow
 
 VOTERS = 400
 _KEPT = """

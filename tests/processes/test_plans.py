@@ -20,6 +20,8 @@ from app.worker import Drains
 from benchmarks.copies import copy_vote
 from tests.conftest import Driver
 
+pytestmark = pytest.mark.slow
+
 MANY = 20_000
 MOST_PAGES = 200
 """Of 8 KB, that a statement may look at; reading one of the tables whole takes more than a thousand."""

@@ -22,6 +22,8 @@ from tests.graphs.service.test_builds import files_of
 from tests.graphs.service.test_shares import path_of
 from tests.graphs.service.towns import DISCORD_CONFIG, PROPS_CONFIG, Place
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -166,6 +166,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 async def test_a_broken_graph_is_refused_with_the_place(place: Place, elsewhere: Elsewhere, name: str) -> None:
     await place.enable(props=taking(elsewhere))
