@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: install run test test-faults test-sourcecred mutants check format lock bench
+.PHONY: install run test test-slow test-faults test-sourcecred mutants check format lock bench
 
 install: $(STAMP)
 
@@ -22,10 +22,14 @@ run: install
 test: install
 	$(PY) -m pytest -n 2 --dist worksteal -m "not slow" tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
 
-# Real processes are killed and stopped here, one test after the other; and what takes its time beside.
-test-faults: install
-	METAGOV_FUZZ_EXAMPLES=100000 $(PY) -m pytest -p no:randomly -s tests/faults tests/sdk/test_verify_fuzz.py
+# What takes its time, and the longest fuzzing.
+test-slow: install
 	$(PY) -m pytest -n 2 --dist worksteal -m slow tests --ignore=tests/faults --ignore=tests/graphs/sourcecred
+	METAGOV_FUZZ_EXAMPLES=100000 $(PY) -m pytest -n 2 tests/sdk/test_verify_fuzz.py
+
+# Real processes are killed and stopped here, one test after the other.
+test-faults: install
+	$(PY) -m pytest -p no:randomly -s tests/faults
 
 # The real SourceCred takes graphs of every rule set. Its npm tree is kept in ~/.cache/metagov; the first time takes minutes.
 test-sourcecred: install

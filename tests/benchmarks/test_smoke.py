@@ -1,4 +1,4 @@
-"""A group of benchmarks runs: with a hundredth of the load, and no word on what comes out."""
+"""The benchmarks run: with a hundredth of the load, and no word on what comes out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import api
+from benchmarks import api, delivery, ingest, limits, processes
+from benchmarks.suite import GROUPS
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,22 @@ def run_benchmarks(*arguments: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(run.stdout)
     assert document["failures"] == {}
     return document
+
+
+def test_every_figure_is_measured_and_no_request_fails() -> None:
+    document = run_benchmarks()
+    figures = document["figures"]
+    assert [figure["name"] for figure in figures[:2]] == ["memory of the idle API", "memory of the idle worker"]
+    assert list(dict.fromkeys(figure["group"] for figure in figures)) == list(GROUPS)
+    names = [figure["name"] for figure in figures]
+    assert len(set(names)) == len(names)
+    compared = {
+        comparison.name for group in (api, delivery, ingest, limits, processes) for comparison in group.COMPARISONS
+    }
+    assert compared < set(names)
+    assert [figure for figure in figures if figure["value"] <= 0 or figure["yardstick"]["value"] <= 0] == []
+    assert all((figure["ok"] is None) == (figure["target"] is None) for figure in figures)
+    assert len(document["series"]["memory over webhooks"]) > 2
 
 
 def test_a_group_runs_alone() -> None:

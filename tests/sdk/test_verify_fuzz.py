@@ -2,7 +2,7 @@
 
     METAGOV_FUZZ_SEED=… METAGOV_FUZZ_EXAMPLES=1000000 python -m pytest tests/sdk/test_verify_fuzz.py
 
-20,000 each in `make test`, a hundred thousand in `make test-faults`.
+20,000 each in `make test`, a hundred thousand in `make test-slow`.
 
 The seed of a run is printed with its failure; without METAGOV_FUZZ_SEED each run draws a new one.
 """
