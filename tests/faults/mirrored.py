@@ -41,7 +41,8 @@ async def mirror(rig: VotesRig, point: KillPoint) -> Resumed:
     async def archived() -> bool:
         return await rig.count(_ARCHIVED) == 1
 
-    await until(archived, PATIENCE, "the run is over and archived")
+    # A run whose last worker died is closed by a look that is had twice a minute, and archived by another.
+    await until(archived, 2 * PATIENCE, "the run is over and archived")
     await _check_tables(rig)
     await _check_archive(rig)
     return resumed
