@@ -12,6 +12,8 @@ import pytest
 from tests.support.servers import Server, run_server
 from tests.support.sink import Sink
 
+pytestmark = pytest.mark.slow
+
 START = "/api/internal/process/randomness.delayed-stochastic-vote"
 
 

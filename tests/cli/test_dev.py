@@ -18,6 +18,8 @@ import pytest
 
 from tests.support.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 KEY = "mgk_test_key"
 AUTH = {"Authorization": f"Bearer {KEY}", "X-Metagov-Community": "demo"}
 
@@ -104,7 +106,6 @@ def test_it_serves_stops_without_a_trace_and_finds_its_data_again(data_dir: Path
         assert roll(port) == {"value": 4}
 
 
-@pytest.mark.slow
 def test_killing_everything_loses_nothing(data_dir: Path) -> None:
     port = free_port()
     with running(data_dir, port) as process:
@@ -116,7 +117,6 @@ def test_killing_everything_loses_nothing(data_dir: Path) -> None:
         assert roll(port) == {"value": 4}
 
 
-@pytest.mark.slow
 def test_killing_only_the_parent_takes_the_children_along(data_dir: Path) -> None:
     port = free_port()
     with running(data_dir, port) as process:
@@ -160,7 +160,6 @@ def test_a_second_one_on_the_same_data_says_so(data_dir: Path) -> None:
         assert put_demo(port) == 201
 
 
-@pytest.mark.slow
 def test_reset_starts_afresh_and_secrets_are_the_owners_alone(data_dir: Path) -> None:
     port = free_port()
     with running(data_dir, port) as process:

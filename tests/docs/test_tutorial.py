@@ -20,6 +20,8 @@ from tests.docs.test_readme import answers
 from tests.support.databases import create_database, drop_database
 from tests.support.servers import run_server
 
+pytestmark = pytest.mark.slow
+
 PAGE = DOCS / "plugin-tutorial.md"
 
 

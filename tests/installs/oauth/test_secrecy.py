@@ -29,6 +29,8 @@ from tests.support.databases import create_database, drop_database
 from tests.support.servers import free_port, stop, wait_ready
 from tests.test_secrets import find_in_database
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Processes:
