@@ -20,9 +20,14 @@ class Server:
         self.connections = 0
         self.heads: list[bytes] = []
         self.port = 0
+        self._handling: set[asyncio.Task[None]] = set()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
         try:
             while True:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -31,6 +36,12 @@ class Server:
             pass
         finally:
             writer.close()
+
+    async def stop(self) -> None:
+        """Hang up on everybody: whoever drips without end would go on beside all tests to come."""
+        for task in list(self._handling):
+            task.cancel()
+        await asyncio.gather(*self._handling, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -42,6 +53,7 @@ async def serving(serve: Serve, *, host: str = "127.0.0.1", tls: ssl.SSLContext 
         yield server
     finally:
         listener.close()
+        await server.stop()
 
 
 def answering(body: bytes = b"ok", *headers: str, status: str = "200 OK") -> Serve:
