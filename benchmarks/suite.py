@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from benchmarks import api, archive, delivery, ingest, limits, log, memory, mirror, processes, requests
+from benchmarks import api, archive, delivery, graph, ingest, limits, log, memory, mirror, processes, requests
 from benchmarks.report import CONNECTIONS, Report, Run, Say
 from benchmarks.stack import Stack
 
@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[Run], None]] = {
     "limits": limits.measure,
     "archive": archive.measure,
     "mirror": mirror.measure,
+    "graph": graph.measure,
     "log": log.measure,
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from app.mirrors.lines import Lines, Part
-from app.mirrors.source import TableInfo
+from app.mirrors.parts import Lines, Part, TableInfo
 
 __all__ = ["LEFT_OUT", "Batch", "Lines", "Part", "TableInfo", "TableSink", "TableSource"]
 

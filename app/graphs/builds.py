@@ -17,6 +17,7 @@ from sqlalchemy import case, cast, func, literal, null, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.archives.places import provider_of
 from app.core import work
 from app.core.ids import new_id
 from app.core.metrics import graph_builds_of
@@ -24,6 +25,7 @@ from app.events.service import NewEvent, core_event, record
 from app.graphs import building
 from app.graphs.building import BuildFailed, BuildRefused
 from app.graphs.child import Built, Job
+from app.graphs.index import FORMAT
 from app.graphs.inputs import Resolved, resolve
 from app.graphs.models import Graph
 from app.graphs.service import QUEUE, Graphs, rule_sets
@@ -163,6 +165,7 @@ def _fingerprint(use: Graphs, instance: InstanceData, head: str, inputs: Resolve
     config = {**instance.plain, **instance.secrets}
     made_from = [
         loaded.distribution, loaded.version, instance.plugin, config, instance.config_version, head, inputs.digests,
+        FORMAT,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -181,6 +184,7 @@ def _job(use: Graphs, instance: InstanceData, config: GraphConfig, head: str, in
         config={**instance.plain, **instance.secrets},
         url=use.archives.url,
         archive=config.source,
+        provider=provider_of(config.source),
         community=instance.community,
         snapshot=head,
         trusted=list(use.archives.trusted),

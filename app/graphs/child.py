@@ -8,18 +8,19 @@ the graph is gone, and so is it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
-from app.archives.places import provider_of
 from app.archives.read import open_archive
 from app.archives.stores import Deployment, open_store
 from app.graphs.files import PIECE, GraphFiles, Kept
@@ -60,6 +61,7 @@ class Job(TypedDict):
     url: str
     archive: str
     """Its name: the provider's, or one of several."""
+    provider: str
     community: str
     snapshot: str
     trusted: list[str]
@@ -122,7 +124,7 @@ async def build(job: Job, output: _Output) -> Built:
     inputs = {name: _read_input(name, files) for name, files in job["inputs"].items()}
     async with open_store(job["url"], job["community"], job["archive"], Deployment(job["environment"])) as store:
         reader = await open_archive(
-            store, provider_of(job["archive"]), job["community"], snapshot=job["snapshot"], trusted=job["trusted"]
+            store, job["provider"], job["community"], snapshot=job["snapshot"], trusted=job["trusted"]
         )
         published = await build_graph(rules, _Counted(reader, output), inputs)
     inputs.clear()
@@ -148,6 +150,7 @@ def write_files(published: PublishedGraph, files: GraphFiles, output: _Output) -
         "declaration": files.write_packed([write_declaration(published.declaration)]),
         "identities": files.write_packed([write_identities(published.identities)]),
     }
+    output.say(progress={"step": "indexing", "done": 0, "total": total})
     index = index_name([each.sha256 for each in kept.values()])
     if not files.has(index):
         with files.writing() as fresh:
@@ -185,6 +188,8 @@ def _end_with(stdin: BinaryIO) -> None:
 
 def main() -> int:
     """Build what the first line of the standard input asks for."""
+    # What is built lives until the end, and nothing of it goes round in circles: the collector would look in vain.
+    gc.disable()
     output = _Output(sys.stdout.buffer)
     job: Job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
@@ -198,7 +203,9 @@ def main() -> int:
         output.say(wrong="the graph is too large for this machine's memory")
     except OSError as error:
         output.say(away=f"{type(error).__name__}: {error.strerror or error}")
-    sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     # Without waiting for the thread, which reads on.
     os._exit(0)
 

@@ -12,13 +12,17 @@ import re
 import secrets
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 PIECE = 2**16
-_LEVEL = 6
+_LEVEL = 3
+_BLOCK, _AHEAD = 2**22, 2
+"""What is packed at once, so large that waiting for the interpreter is next to nothing; how many blocks wait."""
 _NAME = re.compile(r"[0-9a-f]{64}\.(?:gz|sqlite|input)")
 _GRACE_SECONDS = 3600.0
 
@@ -47,11 +51,21 @@ class GraphFiles:
         """Keep what the pieces are together; what is there already stays."""
         digest, size = hashlib.sha256(), 0
         packer = zlib.compressobj(_LEVEL, wbits=31)
-        with self.writing() as fresh:
-            for piece in pieces:
-                digest.update(piece)
-                size += len(piece)
-                fresh.write(packer.compress(piece))
+
+        def take(block: bytes) -> None:
+            digest.update(block)
+            fresh.write(packer.compress(block))
+
+        # In a thread of its own: digests and packing leave the interpreter to whoever makes the pieces.
+        with self.writing() as fresh, ThreadPoolExecutor(1, "packing") as thread:
+            waiting: deque[Future[None]] = deque()
+            for block in _blocks(pieces):
+                size += len(block)
+                waiting.append(thread.submit(take, block))
+                if len(waiting) > _AHEAD:
+                    waiting.popleft().result()
+            for each in waiting:
+                each.result()
             fresh.write(packer.flush())
             fresh.keep(f"{digest.hexdigest()}.gz")
         return Kept(digest.hexdigest(), size)
@@ -132,6 +146,19 @@ class Fresh:
     def __exit__(self, *exc: object) -> None:
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _BLOCK:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def _sync_folder(folder: Path) -> None:

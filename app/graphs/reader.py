@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any, TypeVar
 
 from app.core.db import Pool
 from app.graphs.files import GraphFiles
-from app.graphs.index import hash_of, read_address
+from app.graphs.index import read_address
 from metagov_sdk import errors
-from metagov_sdk.graph import Address, Direction, GraphNeighbour, GraphNode, WrongGraph
+from metagov_sdk.graph import Address, Direction, GraphNeighbour, GraphNode, Key, WrongGraph, key_of
 
 ResultT = TypeVar("ResultT")
 
@@ -24,7 +25,8 @@ _FROM = "FROM nodes n LEFT JOIN node_types t ON t.id = n.type"
 _ORDER = "ORDER BY n.inflow DESC, n.edges DESC, n.id LIMIT ?"
 _TOP = f"SELECT {_COLUMNS} {_FROM} {_ORDER}"
 _TOP_OF_TYPE = f"SELECT {_COLUMNS} {_FROM} WHERE n.type = ? {_ORDER}"
-_BY_HASH = f"SELECT {_COLUMNS} {_FROM} WHERE n.hash = ?"
+_BY_NUMBER = f"SELECT {_COLUMNS} {_FROM} WHERE n.id = ?"
+_ADDRESS = "SELECT address FROM nodes WHERE id = ?"
 # A loop is seen once, from its beginning.
 _NEIGHBOURS = f"""
 SELECT {_COLUMNS}, e.name, e.direction, e.time, e.forwards, e.backwards FROM (
@@ -83,13 +85,18 @@ class Index:
     def node(self, address: Address) -> tuple[int, GraphNode] | None:
         """A node with its number."""
         try:
-            hashed = hash_of(address)
+            key = key_of(address)
         except WrongGraph:
             return None
-        for row in self._database.execute(_BY_HASH, (hashed,)):
-            if read_address(row[1]) == address:
-                return row[0], _node(row)
+        of_graph, others = self._database.execute("SELECT graph, others FROM sizes").fetchone()
+        for numbers in (range(of_graph), range(of_graph, of_graph + others)):
+            at = bisect_left(numbers, key, key=self._key)
+            if at < len(numbers) and self._key(numbers[at]) == key:
+                return numbers[at], _node(self._database.execute(_BY_NUMBER, (numbers[at],)).fetchone())
         return None
+
+    def _key(self, number: int) -> Key:
+        return key_of(read_address(self._database.execute(_ADDRESS, (number,)).fetchone()[0]))
 
     def neighbours(
         self, address: Address, edges: Address, direction: Direction | None, limit: int

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 import orjson
 
 from app.mirrors.columns import Table, quoted
+from app.mirrors.parts import Lines, Part
 from metagov_sdk.archive import WrongValue
 from metagov_sdk.archive.canonical import LARGEST, Key, dump_any
 from metagov_sdk.provider.values import Kind
@@ -38,25 +38,6 @@ _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v
 _UNSAFE_NUMBER = re.compile(rb"(?:^|[ \[])-?[0-9]+(?:[.eE]|[0-9]{15})")
 """A fraction, or an integer that may be past 2^53, as jsonb's text has them; it may also match inside of a string."""
 _SHALLOW = 50
-
-
-class Part(NamedTuple):
-    """Rows of one table that belong together: of one parent (as text) and one calendar month, `2026-01`."""
-
-    partition: str | None
-    period: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Rows of one part as an archive has them: their keys in order, and for each its canonical JSON, no newline."""
-
-    part: Part
-    keys: Sequence[Key]
-    lines: Sequence[bytes]
-
-    def __len__(self) -> int:
-        return len(self.lines)
 
 
 class LineQuery:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +18,9 @@ from app.core.ids import new_id
 from app.core.json_text import json_text
 from app.host.binding import InstanceData
 from app.mirrors.forgotten import Forgotten, read_forgotten
-from app.mirrors.lines import LineQuery, Lines, Part, copy_out, month_of
+from app.mirrors.lines import LineQuery, copy_out, month_of
 from app.mirrors.mirrors import tables_for
+from app.mirrors.parts import Lines, Part, TableInfo
 from app.mirrors.status import read_status
 from metagov_sdk.provider import ProviderSpec
 
@@ -28,19 +28,6 @@ _SECONDS = 600.0
 """How long one batch may wait for the disk."""
 _SORT_MEMORY = "32MB"
 """Of each process that sorts a table by part: a million rows are merged at once from what that leaves on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """A table: its full name (`discord.message`), the JSON Schema of its rows, and how far it is known."""
-
-    name: str
-    json_schema: Mapping[str, Any]
-    key: tuple[str, ...]
-    partition: str | None = None
-    time: str | None = None
-    synced_at: datetime | None = None
-    complete_through: datetime | None = None
 
 
 class MirrorSource:

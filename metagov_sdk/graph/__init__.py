@@ -5,7 +5,7 @@ built = await build_graph(Props(config), archive)
 for piece in write_graph(built.graph): …
 """
 
-from metagov_sdk.graph.addresses import Address, has_prefix
+from metagov_sdk.graph.addresses import Address, Key, has_prefix, key_of
 from metagov_sdk.graph.builder import GraphBuilder, merge_graphs
 from metagov_sdk.graph.built import Direction, GraphNeighbour, GraphNode, GraphReader
 from metagov_sdk.graph.declaration import Declaration, EdgeType, NodeType, join_declarations, write_declaration
@@ -18,11 +18,12 @@ from metagov_sdk.graph.errors import (
     WrongGraph,
     WrongPacking,
 )
-from metagov_sdk.graph.graph import Edge, Node, Weighing, WeightedGraph
+from metagov_sdk.graph.graph import Edge, Node, WeightedGraph
 from metagov_sdk.graph.identities import IdentityProposal, IdentityType, identity_name, write_identities
 from metagov_sdk.graph.read import read_graph
 from metagov_sdk.graph.rules import GraphConfig, GraphInput, GraphRules, PublishedGraph, build_graph
 from metagov_sdk.graph.unpack import LIMITS, ReadLimits, unpack
+from metagov_sdk.graph.weighing import Weighing
 from metagov_sdk.graph.weights import EdgeWeight
 from metagov_sdk.graph.write import Packing, pack, write_graph
 
@@ -46,6 +47,7 @@ __all__ = [
     "GraphTooLarge",
     "IdentityProposal",
     "IdentityType",
+    "Key",
     "Node",
     "NodeType",
     "Packing",
@@ -60,6 +62,7 @@ __all__ = [
     "has_prefix",
     "identity_name",
     "join_declarations",
+    "key_of",
     "merge_graphs",
     "pack",
     "read_declaration",

@@ -7,10 +7,15 @@ SourceCred sorts addresses: by UTF-16 code units. Of ASCII parts the key is the 
 
 from __future__ import annotations
 
+from typing import NewType
+
 from metagov_sdk.graph.errors import WrongGraph
 
 Address = tuple[str, ...]
 """Parts without NUL. A shorter one is a prefix of what begins with its parts."""
+
+Key = NewType("Key", str)
+"""An address made ready. Keys one after the other are the key of the longer address: `key_of(a) + key_of(b)`."""
 
 NO_BYTE = "\xff"
 """Occurs in no key, and so stands between keys that are kept together."""
@@ -26,17 +31,17 @@ def has_prefix(address: Address, prefix: Address) -> bool:
     return address[: len(prefix)] == prefix
 
 
-def key_of(address: Address) -> str:
+def key_of(address: Address) -> Key:
     """The address's key. Raises WrongGraph for NUL in a part, and for text that is not Unicode."""
     key = "\0".join(address) + "\0"
     if key.count("\0") != len(address):
         if address:
             raise WrongGraph(f"an address has NUL in a part: {show_parts(address)}")
-        return ""
+        return Key("")
     if key.isascii():
-        return key
+        return Key(key)
     try:
-        return key.encode().translate(_TO_SORTED).decode("latin-1")
+        return Key(key.encode().translate(_TO_SORTED).decode("latin-1"))
     except UnicodeEncodeError:
         raise WrongGraph(f"an address is not Unicode: {show_parts(address)}") from None
 

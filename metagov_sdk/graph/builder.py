@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 
-from metagov_sdk.graph.addresses import Address, key_of, show
+from metagov_sdk.graph.addresses import Address, Key, key_of, show
 from metagov_sdk.graph.draft import Draft
 from metagov_sdk.graph.errors import WrongGraph
 from metagov_sdk.graph.graph import WeightedGraph
@@ -26,6 +26,8 @@ class GraphBuilder:
     def __init__(self, plugin_name: str = "metagov") -> None:
         self.plugin_name = plugin_name
         self._draft = Draft()
+        self._add_node = self._draft.nodes.add
+        self._connect = self._draft.connect
         self._participants: dict[Address, IdentityProposal] = {}
         self._others: list[IdentityProposal] = []
         self._settled: list[IdentityProposal] = []
@@ -47,33 +49,43 @@ class GraphBuilder:
 
         Returns its number, which `edge` of this builder takes for the address: that is cheaper, too.
         """
-        key = "\0".join(address) + "\0"
-        if not key.isascii() or key.count("\0") != len(address):
-            key = key_of(address)
+        return self.keyed_node((key_of(address),), description, timestamp_ms, weight=weight)
+
+    def keyed_node(
+        self, keys: Iterable[Key], description: str, timestamp_ms: float | None = None, *, weight: float | None = None
+    ) -> int:
+        """As `node`, of the address whose parts' keys these are: cheaper where many addresses share their parts."""
+        key = "".join(keys)
         if timestamp_ms is None:
             timestamp_ms = nan
         elif not -LARGEST <= timestamp_ms <= LARGEST:
             raise WrongGraph(f"the time of the node {show(key)} is {timestamp_ms}; milliseconds since 1970 should be")
-        draft = self._draft
-        number = draft.number_of(key)
-        draft.describe(number, key, Texts.encode(description), timestamp_ms)
-        if weight is not None:
-            draft.weigh(number, key, check_weight(weight, key))
+        own = nan if weight is None else check_weight(weight, key)
+        text = Texts.encode(description)
+        number = self._add_node(key, text, timestamp_ms, own)
+        if number is None:
+            draft = self._draft
+            number = draft.number_of(key)
+            draft.describe(number, key, text, timestamp_ms)
+            if weight is not None:
+                draft.weigh(number, key, own)
         return number
 
     def edge(self, address: Address, src: Address | int, dst: Address | int, timestamp_ms: float) -> None:
         """Add an edge. Its ends may be added later, or never: then it dangles."""
-        key = "\0".join(address) + "\0"
-        if not key.isascii() or key.count("\0") != len(address):
-            key = key_of(address)
+        number_of = self._draft.number_of
+        if not isinstance(src, int):
+            src = number_of(key_of(src))
+        if not isinstance(dst, int):
+            dst = number_of(key_of(dst))
+        self.keyed_edge((key_of(address),), src, dst, timestamp_ms)
+
+    def keyed_edge(self, keys: Iterable[Key], src: int, dst: int, timestamp_ms: float) -> None:
+        """As `edge`, of the address whose parts' keys these are, between nodes by their numbers: cheaper, too."""
+        key = "".join(keys)
         if not -LARGEST <= timestamp_ms <= LARGEST:
             raise WrongGraph(f"the time of the edge {show(key)} is {timestamp_ms}; milliseconds since 1970 should be")
-        draft = self._draft
-        if not isinstance(src, int):
-            src = draft.number_of(key_of(src))
-        if not isinstance(dst, int):
-            dst = draft.number_of(key_of(dst))
-        draft.connect(key, src, dst, timestamp_ms)
+        self._connect(key, src, dst, timestamp_ms)
 
     def node_weight(self, prefix: Address, weight: float) -> None:
         """Weigh all nodes with this prefix (a whole address is one); what fits several prefixes has their product."""

@@ -67,9 +67,7 @@ class Draft:
         nodes = self.nodes
         place = nodes.described[number]
         if not place:
-            nodes.times.append(time)
-            nodes.texts.append(text)
-            nodes.described[number] = len(nodes.times)
+            nodes.describe(number, text, time)
         elif nodes.texts.raw(place - 1) != text:
             self._conflict(f"the node {show(key)} has two descriptions", number)
         elif not _same(nodes.times[place - 1], time):
@@ -93,9 +91,9 @@ class Draft:
         self.edges.flush()
         described = self.nodes.described
         used = bytearray(map(bool, described))
-        if 0 in used:
+        if bare := {number for number, place in enumerate(described) if not place}:
             for ends in self.edges.ends():
-                for number in ends:
+                for number in bare.intersection(ends):
                     used[number] = 1
         nodes, places, unused = self.nodes.finish(used, self._join)
         edges, twice = self.edges.finish(places)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
 
 from metagov_sdk.graph.keys import Keys
 from metagov_sdk.graph.runs import Rows, Runs, gather, has_twins
@@ -12,6 +14,7 @@ RUN = 2**19
 """Edges that are held unpacked before they are sorted."""
 
 _MOST = 4000
+_KEY, _SRC, _DST, _TIME = map(itemgetter, range(4))
 
 End = tuple[int, int, float, int]
 """From where to where, when, and who says so."""
@@ -42,16 +45,12 @@ class EdgeRows:
         self._runs = Runs("IIdH")
         self._differ: list[tuple[str, End]] = []
         """Of edges with a key that another of the run has: those that may differ from it."""
-        self._start()
-
-    def _start(self) -> None:
-        self._keys: list[str] = []
-        self._src, self._dst, self._times = array("I"), array("I"), array("d")
+        self._rows: list[tuple[str, int, int, float]] = []
 
     @property
     def count(self) -> int:
         """How many were added."""
-        return self._flushed + len(self._keys)
+        return self._flushed + len(self._rows)
 
     @property
     def first_differing(self) -> str | None:
@@ -60,20 +59,18 @@ class EdgeRows:
 
     def add(self, key: str, src: int, dst: int, time: float) -> None:
         """Add an edge."""
-        self._keys.append(key)
-        self._src.append(src)
-        self._dst.append(dst)
-        self._times.append(time)
-        if len(self._keys) >= RUN:
+        self._rows.append((key, src, dst, time))
+        if len(self._rows) >= RUN:
             self.flush()
 
     def flush(self) -> None:
         """Sort and pack what has come."""
-        sources = array("H", [self.source]) * len(self._keys)
-        rows = Rows(self._keys, [self._src, self._dst, self._times, sources]).sorted()
-        self._flushed += len(self._keys)
-        self._start()
-        self._runs.keep(self._distinct(rows))
+        added, self._rows = self._rows, []
+        added.sort(key=_KEY)
+        columns: list[array[Any]] = [array("I", map(_SRC, added)), array("I", map(_DST, added))]
+        columns += [array("d", map(_TIME, added)), array("H", [self.source]) * len(added)]
+        self._flushed += len(added)
+        self._runs.keep(self._distinct(Rows(list(map(_KEY, added)), columns)))
 
     def ends(self) -> tuple[array[int], ...]:
         """The numbers of all nodes at ends."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
-from math import isnan, nan
+from math import isnan
 
-from metagov_sdk.graph.addresses import NO_BYTE, Address, address_of, key_of, show_parts
+from metagov_sdk.graph.addresses import Address, address_of, key_of, show_parts
 from metagov_sdk.graph.declaration import Declaration
 from metagov_sdk.graph.edges import Edges
 from metagov_sdk.graph.nodes import Nodes
+from metagov_sdk.graph.weighing import Weighing
 from metagov_sdk.graph.weights import EdgeWeight, PrefixWeights
 
 
@@ -146,52 +147,6 @@ class WeightedGraph:
     def _node(self, key: str, place: int) -> Node:
         time = self.node_columns.times[place - 1]
         return Node(address_of(key), self.node_columns.texts.take((place - 1,))[0], None if isnan(time) else time)
-
-
-class Weighing:
-    """Looks up weights as SourceCred evaluates them; with types' default weights, if it has a declaration."""
-
-    def __init__(self, graph: WeightedGraph, declaration: Declaration | None = None) -> None:
-        self._graph = graph
-        self._nodes = {address_of(key): weight for key, weight in graph.prefixes.nodes.items()}
-        self._edges = {address_of(key): weight for key, weight in graph.prefixes.edges.items()}
-        self._nodes |= _weighed_prefixes(graph.node_columns)
-        if declaration is not None:
-            self._nodes |= {kind.prefix: kind.default_weight for kind in declaration.node_types}
-            self._edges |= {kind.prefix: kind.default_weight for kind in declaration.edge_types}
-
-    def node(self, address: Address) -> float:
-        """A node's weight; 1 if none was set."""
-        known = self._graph.node_columns.keys.find(key_of(address)) >= 0
-        weight = 1.0
-        for end in range(len(address) + 1):
-            found = self._nodes.get(address[:end])
-            # Of nodes in the graph, the weights of those before them that begin their addresses are known already.
-            if found is None and (end == len(address) or not known):
-                found = self._graph.own_weight(key_of(address[:end]))
-            if found is not None:
-                weight *= found
-        return weight
-
-    def edge(self, address: Address) -> EdgeWeight:
-        """An edge's weights; 1 and 1 if none were set."""
-        forwards = backwards = 1.0
-        for end in range(len(address) + 1):
-            if found := self._edges.get(address[:end]):
-                forwards, backwards = forwards * found.forwards, backwards * found.backwards
-        return EdgeWeight(forwards, backwards)
-
-
-def _weighed_prefixes(nodes: Nodes) -> dict[Address, float]:
-    """Nodes' own weights that weigh other nodes, too, because their addresses begin others'."""
-    found = {}
-    last, its = NO_BYTE, nan
-    for key, weight in zip(nodes.keys, nodes.weights, strict=True):
-        # In order, what begins with a key comes right behind it.
-        if its == its and key.startswith(last):
-            found[address_of(last)] = its
-        last, its = key, weight
-    return found
 
 
 def _rows(column: Sequence[int], value: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from metagov_sdk.graph.addresses import Address, key_of, raw
+from metagov_sdk.graph.addresses import Address, Key, key_of, raw
 from metagov_sdk.graph.javascript import dump, encode
 
 IdentityType = Literal["USER", "PROJECT", "ORGANIZATION", "BOT"]
@@ -55,13 +55,13 @@ def propose(
     settled: own ones that stay as they are, alike or not; the names of the rest are distinct from theirs.
     """
     fixed = {key_of(proposal.address): proposal for proposal in settled}
-    by_address: dict[str, tuple[bool, IdentityProposal]] = {}
+    by_address: dict[Key, tuple[bool, IdentityProposal]] = {}
     for is_other, proposals in ((False, own), (True, others)):
         for proposal in proposals:
             if (key := key_of(proposal.address)) not in fixed:
                 by_address.setdefault(key, (is_other, proposal))
     ordered = sorted(by_address, key=lambda key: (by_address[key][0], key))
-    names: dict[str, str] = {}
+    names: dict[Key, str] = {}
     taken = {proposal.name.lower() for proposal in fixed.values()}
     clashes = []
     for key in ordered:

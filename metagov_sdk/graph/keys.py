@@ -92,6 +92,18 @@ class Keys:
         at = bisect_left(keys, key)
         return page * PAGE + at if at < len(keys) and keys[at] == key else -1
 
+    def under(self, prefix: str) -> range:
+        """The positions of all keys with a prefix, itself among them; a prefix is a key, or "" for all."""
+        if not prefix:
+            return range(len(self))
+        # Keys end with NUL, and what comes right behind all that begin with one ends with the next byte.
+        return range(self._place(prefix), self._place(prefix[:-1] + "\1"))
+
+    def _place(self, key: str) -> int:
+        """Where a key is, or would be."""
+        page = max(bisect_left(self._firsts, key) - 1, 0)
+        return page * PAGE + bisect_left(self._cached(page), key) if self._firsts else 0
+
     def _cached(self, page: int) -> list[str]:
         seen = self._seen
         if seen[0] != page:

@@ -88,6 +88,26 @@ class NodeRows:
             self.weights.append(nan)
         return number
 
+    def add(self, key: str, text: bytes, time: float, weight: float) -> int | None:
+        """Give a number to a name that is new, and describe it; None, and nothing is done, for a known one."""
+        if key in self._numbers:
+            return None
+        if len(self._numbers) >= RUN:
+            self.flush()
+        # Written out: graphs have hundreds of thousands of nodes, and nearly all of them come this way.
+        number = self._numbers[key] = len(self.described)
+        self.texts.append(text)
+        self.times.append(time)
+        self.described.append(len(self.times))
+        self.weights.append(weight)
+        return number
+
+    def describe(self, number: int, text: bytes, time: float) -> None:
+        """Make it a node of the graph; it is none yet."""
+        self.texts.append(text)
+        self.times.append(time)
+        self.described[number] = len(self.times)
+
     def flush(self) -> None:
         """Sort and pack what was named lately."""
         numbers, self._numbers = self._numbers, {}

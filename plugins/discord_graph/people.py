@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metagov_sdk.graph import Address, IdentityProposal
+from metagov_sdk.graph import Address, IdentityProposal, Key, key_of
 from metagov_sdk.graph.descriptions import cut, escape
 from plugins.discord_graph.config import RoleWeights
 from plugins.discord_graph.kinds import MEMBER
@@ -28,6 +28,10 @@ class Person:
     kind: str
     """"user" or "bot"."""
     address: Address
+    key: Key
+    """Of its id."""
+    kind_key: Key
+    """Of its kind and id."""
     description: str
     weight: float
     name: str
@@ -47,6 +51,8 @@ def person(raw: Mapping[str, Any], roles: RoleWeights) -> Person:
         id=id,
         kind=kind,
         address=(*MEMBER, kind, id),
+        key=key_of((id,)),
+        kind_key=key_of((kind, id)),
         description=f"discord/{escape(cut(username, _USERNAME_UNITS))}#{tag}",
         weight=weight,
         name=_name(raw.get("nick") or username, id),

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from metagov_sdk.archive import ArchiveReader
 from metagov_sdk.archive.plain import Beside, PlainRow, plain_rows
-from metagov_sdk.graph import Declaration, GraphBuilder, GraphRules, PublishedGraph, WrongGraph
+from metagov_sdk.graph import Declaration, GraphBuilder, GraphRules, Key, PublishedGraph, WrongGraph, key_of
 from metagov_sdk.graph.anchor import add_anchor
 from metagov_sdk.graph.descriptions import cut, escape
 from plugins.discord_graph.config import DiscordGraphConfig
@@ -36,6 +36,8 @@ _TEXT_CHANNEL = 0
 _MESSAGE_UNITS = 30
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_MESSAGE, _REACTION = key_of(MESSAGE), key_of(REACTION)
+_AUTHORS, _ADDS_REACTION, _REACTS_TO = key_of(AUTHORS), key_of(ADDS_REACTION), key_of(REACTS_TO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,15 @@ class Place:
     name: str
     weight: float
     is_props: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Emoji:
+    """How addresses name it, how descriptions show it, and what reactions are multiplied by."""
+
+    key: Key
+    shown: str
+    weight: float
 
 
 class DiscordGraph(GraphRules[DiscordGraphConfig]):
@@ -124,7 +135,7 @@ class DiscordGraph(GraphRules[DiscordGraphConfig]):
 
 
 class _Drawing:
-    """The graph as far as it is built."""
+    """The graph as far as it is built. Most of a build's time is spent here: addresses are put together of keys."""
 
     def __init__(self, graph: GraphBuilder, config: DiscordGraphConfig, people: Mapping[str, Person]) -> None:
         self.graph = graph
@@ -132,9 +143,10 @@ class _Drawing:
         self.people = people
         self.first_ms: int | None = None
         """The time of the earliest message."""
-        self._drawn: set[str] = set()
+        self._members: dict[str, int] = {}
+        """The numbers of members' nodes."""
         self._links = f"https://discordapp.com/channels/{config.config.guildId}"
-        self._emojis: dict[str, tuple[str, str]] = {}
+        self._emojis: dict[str, _Emoji] = {}
 
     def add(
         self,
@@ -160,16 +172,25 @@ class _Drawing:
             return
         if self.first_ms is None or milliseconds < self.first_ms:
             self.first_ms = milliseconds
-        self._message(place, message["id"], author, message.get("content") or "", milliseconds, total)
+        id, content = message["id"], message.get("content") or ""
+        here = key_of((place.id,)), key_of((id,))
+        number = self._message(place, here, id, author, content, milliseconds, total)
         if not self.config.simplifyGraph:
+            link = f"` to message [{id}]({self._links}/{place.id}/{id})"
             for who, emoji, weight in reacted:
                 if weight:
-                    self._reaction(place, message["id"], who, emoji, milliseconds, weight)
+                    self._reaction(here, number, who, emoji, milliseconds, weight, link)
         for raw in mentions:
             if (named := self.people.get(raw["user_id"])) is not None:
-                self._mention(place, message, author, named, milliseconds)
+                address = (*(PROPS if place.is_props else MENTIONS), place.id, author, id, named.kind, named.id)
+                self.graph.edge(address, number, self._member(named), milliseconds)
+                count = len(re.findall(f"<@!?{re.escape(named.id)}>", content))
+                if count > 1:
+                    self.graph.edge_weight(address, count, 1)
 
-    def _weigh(self, place: Place, author: str, reactions: Iterable[PlainRow]) -> Sequence[tuple[Person, str, float]]:
+    def _weigh(
+        self, place: Place, author: str, reactions: Iterable[PlainRow]
+    ) -> Sequence[tuple[Person, _Emoji, float]]:
         """Who reacted how, and what it is worth. In SourceCred's order, so that sums are the same to the last bit."""
         people = self.people
         found = sorted((raw["user_id"], raw["emoji"]) for raw in reactions if raw["user_id"] in people)
@@ -182,57 +203,56 @@ class _Drawing:
                     total += people[id].weight
             total += config.confidenceDampener
             averaging = 1 / total if total else 1.0
-        weights, default = config.weights, config.defaultWeight
+        nothing = None if place.is_props else author
+        """Whose own reaction counts for nothing."""
         return [
-            (
-                who := people[id],
-                emoji,
-                0.0
-                if id == author and not place.is_props
-                else who.weight * place.weight * weights.get(self._emoji(emoji)[0], default) * averaging,
-            )
+            (who := people[id], shown := self._emoji(emoji), 0.0)
+            if id == nothing
+            else (who := people[id], shown := self._emoji(emoji), who.weight * place.weight * shown.weight * averaging)
             for id, emoji in found
         ]
 
-    def _message(self, place: Place, id: str, author: str, content: str, milliseconds: int, total: float) -> None:
-        address = (*MESSAGE, place.id, id)
-        text = escape(cut(content, _MESSAGE_UNITS))
+    def _message(
+        self, place: Place, here: tuple[Key, Key], id: str, author: str, content: str, milliseconds: int, total: float
+    ) -> int:
+        graph, text = self.graph, escape(cut(content, _MESSAGE_UNITS))
         description = f'#{place.name} message ["{text}..."]({self._links}/{place.id}/{id})'
-        self.graph.node(address, description, milliseconds, weight=total if self.config.simplifyGraph else None)
+        weight = total if self.config.simplifyGraph else None
+        number = graph.keyed_node((_MESSAGE, *here), description, milliseconds, weight=weight)
         if (writer := self.people.get(author)) is not None:
-            self._member(writer)
-            edge = (*AUTHORS, writer.kind, author, place.id, id)
-            self.graph.edge(edge, writer.address, address, milliseconds)
+            graph.keyed_edge((_AUTHORS, writer.kind_key, *here), self._member(writer), number, milliseconds)
+        return number
 
-    def _reaction(self, place: Place, id: str, who: Person, emoji: str, milliseconds: int, weight: float) -> None:
-        reference, shown = self._emoji(emoji)
-        address = (*REACTION, place.id, reference, who.id, id)
-        description = f"Reacted `{shown}` to message [{id}]({self._links}/{place.id}/{id})"
-        graph = self.graph
-        graph.node(address, description, milliseconds, weight=weight)
-        self._member(who)
-        message = (*MESSAGE, place.id, id)
-        graph.edge((*REACTS_TO, reference, who.id, place.id, id), address, message, milliseconds)
-        graph.edge((*ADDS_REACTION, who.kind, who.id, reference, place.id, id), who.address, address, milliseconds)
+    def _reaction(
+        self,
+        here: tuple[Key, Key],
+        number: int,
+        who: Person,
+        emoji: _Emoji,
+        milliseconds: int,
+        weight: float,
+        link: str,
+    ) -> None:
+        """`here`: the keys of the message's channel and id; `number`: of its node."""
+        graph, (channel, id), name = self.graph, here, emoji.key
+        keys = (_REACTION, channel, name, who.key, id)
+        reaction = graph.keyed_node(keys, f"Reacted `{emoji.shown}{link}", milliseconds, weight=weight)
+        graph.keyed_edge((_REACTS_TO, name, who.key, channel, id), reaction, number, milliseconds)
+        adds = (_ADDS_REACTION, who.kind_key, name, channel, id)
+        graph.keyed_edge(adds, self._member(who), reaction, milliseconds)
 
-    def _mention(self, place: Place, message: PlainRow, author: str, named: Person, milliseconds: int) -> None:
-        self._member(named)
-        id = message["id"]
-        edge = (*(PROPS if place.is_props else MENTIONS), place.id, author, id, named.kind, named.id)
-        self.graph.edge(edge, (*MESSAGE, place.id, id), named.address, milliseconds)
-        count = len(re.findall(f"<@!?{re.escape(named.id)}>", message.get("content") or ""))
-        if count > 1:
-            self.graph.edge_weight(edge, count, 1)
+    def _member(self, who: Person) -> int:
+        number = self._members.get(who.id)
+        if number is None:
+            number = self._members[who.id] = self.graph.node(who.address, who.description)
+        return number
 
-    def _member(self, who: Person) -> None:
-        if who.id not in self._drawn:
-            self._drawn.add(who.id)
-            self.graph.node(who.address, who.description)
-
-    def _emoji(self, emoji: str) -> tuple[str, str]:
-        """How addresses and weights name it, and how descriptions show it."""
+    def _emoji(self, emoji: str) -> _Emoji:
         if (known := self._emojis.get(emoji)) is None:
             name, *rest = emoji.replace("\0", "\ufffd").split(":")
             id = rest[0] if rest else ""
-            known = self._emojis[emoji] = (f"{name}:{id}", f":{name}:") if id else (name, name)
+            reference = f"{name}:{id}" if id else name
+            weights = self.config.reactionWeightConfig
+            weight = weights.weights.get(reference, weights.defaultWeight)
+            known = self._emojis[emoji] = _Emoji(key_of((reference,)), f":{name}:" if id else name, weight)
         return known

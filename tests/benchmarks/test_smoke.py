@@ -14,6 +14,9 @@ from benchmarks.suite import GROUPS
 
 pytestmark = pytest.mark.slow
 
+# That of graphs runs in `make test-sourcecred`, which has what it is compared with.
+_HERE = [group for group in GROUPS if group != "graph"]
+
 
 def run_benchmarks(*arguments: str) -> dict[str, Any]:
     """What they print, as small as they get."""
@@ -30,10 +33,10 @@ def run_benchmarks(*arguments: str) -> dict[str, Any]:
 
 
 def test_every_figure_is_measured_and_no_request_fails() -> None:
-    document = run_benchmarks()
+    document = run_benchmarks(*(f"--only={group}" for group in _HERE))
     figures = document["figures"]
     assert [figure["name"] for figure in figures[:2]] == ["memory of the idle API", "memory of the idle worker"]
-    assert list(dict.fromkeys(figure["group"] for figure in figures)) == list(GROUPS)
+    assert list(dict.fromkeys(figure["group"] for figure in figures)) == _HERE
     names = [figure["name"] for figure in figures]
     assert len(set(names)) == len(names)
     compared = {

@@ -25,7 +25,8 @@ from app.core.crypto import Vault
 from app.core.db import Database
 from app.core.settings import Settings
 from app.host.binding import InstanceData
-from app.mirrors.source import DoesNotFit, TableInfo, open_sink, open_source
+from app.mirrors.parts import TableInfo
+from app.mirrors.source import DoesNotFit, open_sink, open_source
 from app.runtime import instances
 from metagov_sdk.provider import ProviderSpec
 from plugins.discord import manifest

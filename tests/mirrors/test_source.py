@@ -12,10 +12,10 @@ import pytest
 from app.core.db import Pool
 from app.host.binding import InstanceData
 from app.mirrors.columns import tables_of
-from app.mirrors.lines import Part
+from app.mirrors.parts import Part, TableInfo
 from app.mirrors.replay import replay
 from app.mirrors.service import find_instance
-from app.mirrors.source import MirrorSource, TableInfo, open_sink, open_source
+from app.mirrors.source import MirrorSource, open_sink, open_source
 from metagov_sdk.provider import ProviderSpec
 from tests.fakes.discord import FakeDiscord
 from tests.mirrors.conftest import Mirrored, own_app

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-import httpx
-
-from app.core.egress import EgressPolicy, plugin_client
 from metagov_sdk.archive import ArchiveError, DataArchive
+
+if TYPE_CHECKING:
+    import httpx
 
 GROUP = "metagov.archives"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -46,6 +46,9 @@ class Deployment:
 
     def client(self, base_url: str) -> httpx.AsyncClient:
         """A client for one address that the operator chose: that host may be a private one, no other may."""
+        # HTTP takes a third of a second to load, which a graph's build from a folder would wait for.
+        from app.core.egress import EgressPolicy, plugin_client
+
         host = urlsplit(base_url).hostname
         if not host or urlsplit(base_url).scheme not in ("http", "https"):
             raise UnusableArchive(f"{base_url!r} should be an http:// or https:// URL")

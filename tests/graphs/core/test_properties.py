@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from metagov_sdk.graph import (
     Address,
+    Declaration,
+    EdgeType,
     EdgeWeight,
     GraphBuilder,
     GraphConflict,
+    NodeType,
     UnreadableGraph,
     WeightedGraph,
+    has_prefix,
     identity_name,
     merge_graphs,
     read_graph,
@@ -159,6 +163,45 @@ def test_weights_are_products_over_all_prefixes(content: Content) -> None:
         assert weighing.node(address) == pytest.approx(product, nan_ok=True)
         edge = weighing.edge(address)
         assert (edge.forwards, edge.backwards) == pytest.approx((forwards, backwards), nan_ok=True)
+
+
+@given(contents, st.lists(addresses, max_size=4))
+def test_all_weights_at_once_are_those_one_by_one(content: Content, prefixes: list[Address]) -> None:
+    kinds = [NodeType("a", "b", prefix, 0.1 + place, "") for place, prefix in enumerate(dict.fromkeys(prefixes))]
+    edge_kinds = [
+        EdgeType("a", "b", kind.prefix, EdgeWeight(kind.default_weight, 1 / (3 + place)), "")
+        for place, kind in enumerate(kinds)
+    ]
+    graph = content.build()
+    weighing = graph.weigh(Declaration("made up", (), (), kinds, edge_kinds, ()))
+    by_address = dict(zip(map(address_of, graph.node_columns.keys), weighing.all_nodes(), strict=True))
+    for node in graph.nodes():
+        assert by_address[node.address] == pytest.approx(weighing.node(node.address), nan_ok=True)
+    every = zip(graph.edges(), *weighing.all_edges(), strict=True)
+    for edge, forwards, backwards in every:
+        one = weighing.edge(edge.address)
+        assert (forwards, backwards) == pytest.approx((one.forwards, one.backwards), nan_ok=True)
+
+
+@given(contents, addresses)
+def test_the_keys_under_a_prefix_stand_together(content: Content, prefix: Address) -> None:
+    keys = content.build().node_columns.keys
+    found = keys.under(key_of(prefix))
+    assert [has_prefix(address_of(key), prefix) for key in keys] == [place in found for place in range(len(keys))]
+
+
+@given(contents)
+def test_addresses_can_be_put_together_of_keys(content: Content) -> None:
+    content = Content(content.nodes, content.edges)
+    graph = GraphBuilder()
+    numbers = {
+        address: graph.keyed_node([key_of((part,)) for part in address], text, at)
+        for address, (text, at) in content.nodes.items()
+    }
+    assume(all(src in numbers and dst in numbers for src, dst, _ in content.edges.values()))
+    for address, (src, dst, at) in content.edges.items():
+        graph.keyed_edge((key_of(address[:1]), key_of(address[1:])), numbers[src], numbers[dst], at)
+    assert graph.finish() == content.build()
 
 
 @given(contents)

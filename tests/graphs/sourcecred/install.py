@@ -15,7 +15,18 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-_HEADERS = Path("/usr/include/node/node.h")
+
+
+def can_build() -> bool:
+    """Whether there is what `--native` needs: a compiler, and the headers of this node."""
+    return shutil.which("g++") is not None and _node_folder() is not None
+
+
+def _node_folder() -> Path | None:
+    """Where node lies with its headers, as in /usr; without them they would be fetched."""
+    node = shutil.which("node")
+    folder = Path(node).resolve().parents[1] if node else None
+    return folder if folder and (folder / "include" / "node" / "node.h").exists() else None
 
 
 def tree(*, native: bool = False) -> Path:
@@ -29,8 +40,9 @@ def tree(*, native: bool = False) -> Path:
         _install(folder, files)
     built = folder / "node_modules" / "better-sqlite3" / "build" / "Release" / "better_sqlite3.node"
     if native and not built.exists():
-        headers = {"npm_config_nodedir": "/usr"} if _HEADERS.exists() else {}
-        _run("npm", "rebuild", "better-sqlite3", cwd=folder, **headers)
+        if not can_build():
+            raise RuntimeError("SourceCred's Discord plugin has a part to be built: install g++ and node's headers")
+        _run("npm", "rebuild", "better-sqlite3", cwd=folder, npm_config_nodedir=str(_node_folder()))
     return folder
 
 

@@ -1,0 +1,112 @@
+"""The index beside a graph's files answers as the graph does."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from app.graphs.index import write_index
+from app.graphs.reader import Index, open_index
+from metagov_sdk.graph import (
+    Address,
+    Declaration,
+    EdgeType,
+    EdgeWeight,
+    GraphBuilder,
+    NodeType,
+    PublishedGraph,
+)
+
+_PEOPLE, _TALK = NodeType("Person", "People", ("town", "P"), 2, ""), NodeType("Talk", "Talks", ("town",), 3, "")
+_SAYS = EdgeType("says", "is said by", ("town", "SAYS"), EdgeWeight(1, 0.5), "")
+_DECLARATION = Declaration("Town", ("town",), ("town",), (_PEOPLE, _TALK), (_SAYS,), (_PEOPLE,))
+_MESSAGES = 9000
+"""More than two pages."""
+
+
+def _person(number: int) -> Address:
+    # U+FE0F comes after the emoji by code units, and before it by code points.
+    return ("town", "P", "👍" * (number % 2) + "\ufe0f" * (number % 3), str(number))
+
+
+def _message(number: int) -> Address:
+    return ("town", "M", str(number * 7919 % _MESSAGES))
+
+
+@pytest.fixture(scope="module")
+def published() -> PublishedGraph:
+    """Four people say everything; some who take part are nodes, one is only an end, others are not in the graph."""
+    graph = GraphBuilder("town")
+    for number in range(20):
+        graph.participant(_person(number), f"person {number}")
+        if number % 4:
+            graph.node(_person(number), f"Person <{number}> \ud83d", None, weight=number)
+    for number in range(_MESSAGES):
+        graph.node(_message(number), f"message {number}", number)
+        # The first of them is an end that nothing describes; every fourth of the others is in no graph at all.
+        graph.edge(("town", "SAYS", str(number)), _person(number % 4), _message(number), number)
+    graph.edge_weight(("town", "SAYS", "1"), 10, 1)
+    return PublishedGraph(graph.finish(), _DECLARATION, graph.identities())
+
+
+@pytest.fixture(scope="module")
+def path(published: PublishedGraph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("index") / "index"
+    write_index(published, found, lambda done, total: None)
+    return found
+
+
+@pytest.fixture
+def index(path: Path) -> object:
+    with open_index(path) as opened:
+        yield opened
+
+
+def test_every_address_is_found(published: PublishedGraph, index: Index) -> None:
+    weigh = published.graph.weigh(_DECLARATION)
+    for node in random.Random(7).sample(list(published.graph.nodes()), 400):
+        found = index.node(node.address)
+        assert found is not None
+        assert (found[1].address, found[1].timestamp_ms) == (node.address, node.timestamp_ms)
+        assert found[1].label == node.description.replace("\ud83d", "?")
+        assert found[1].weight == weigh.node(node.address)
+    for number in range(20):
+        found = index.node(_person(number))
+        assert found is not None
+        assert found[1].type == "Person"
+        assert found[1].weight == (2 * 3 * number if number % 4 else 0)
+        assert found[1].label == (f"Person <{number}> ?" if number % 4 else f"person-{number}")
+
+
+def test_other_addresses_are_not(index: Index) -> None:
+    for address in [(), ("town",), ("town", "P"), (*_person(3), ""), ("town", "M", str(_MESSAGES)), ("\0",), ("zz",)]:
+        assert index.node(address) is None
+        assert index.neighbours(address, (), None, 10) == []
+
+
+def test_edges_flow_by_their_weights(index: Index) -> None:
+    quarter = _MESSAGES // 4
+    inflow = {}
+    for number in range(4):
+        found = index.node(_person(number))
+        assert found is not None
+        inflow[number] = found[1].inflow
+        assert found[1].edges == quarter
+    assert inflow == {0: 0.5 * quarter, 1: 0.5 * quarter, 2: 0.5 * quarter, 3: 0.5 * quarter}
+    said = index.neighbours(_person(1), (), "out", 2)
+    assert [(each.type, each.timestamp_ms) for each in said] == [("says", _MESSAGES - 3), ("says", _MESSAGES - 7)]
+    [first] = index.neighbours(_message(1), (), None, 5)
+    assert (first.direction, first.forwards, first.backwards) == ("in", 10, 0.5)
+    assert first.node.address == _person(1)
+
+
+def test_types_are_counted(published: PublishedGraph, index: Index) -> None:
+    people, talks = index.node_types()
+    numbers = [number for number in range(20) if number % 4]
+    assert (people.name, people.count, people.weight) == ("People", 15, 2.0 * 3 * sum(numbers))
+    assert (talks.count, talks.weight) == (_MESSAGES, 3 * _MESSAGES)
+    [says] = index.edge_types()
+    assert (says.count, says.weight, says.backwards) == (_MESSAGES, _MESSAGES + 9, 0.5 * _MESSAGES)
+    assert index.top("Talk", 1)[0].address == _message(1)
