@@ -20,6 +20,10 @@ _STEPS = 250
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997755", "#777777")
 _LONGEST_LABEL = 28
+_GREAT = 12.0
+"""The radius from which on a node's label is bold."""
+_WIDE_FROM = 0x1100
+"""Letters from here on (Chinese, Japanese, Korean, emoji) are about as wide as they are high."""
 _LINK = re.compile(r"\[(?P<text>(?:[^\]\\]|\\.)*)\]\([^)]*\)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -31,7 +35,7 @@ class _Place:
 
 
 def draw(top: Top, title: str) -> str:
-    """The picture: nodes sized by their inflow, coloured by their type, joined where edges are, with a legend."""
+    """The picture: nodes sized by their inflow, coloured by their type, named where there is room, and joined by edges."""
     places = _lay_out(top)
     types = sorted({node.type or "other" for node in top.nodes})
     colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(types)}
@@ -53,12 +57,13 @@ def draw(top: Top, title: str) -> str:
             f'stroke-width="{width:.1f}"/>'
         )
     lines.append("</g>")
-    for node, place, radius in zip(top.nodes, places, radii, strict=True):
+    labels = _place_labels(top.nodes, places, radii)
+    for node, place, radius, label in zip(top.nodes, places, radii, labels, strict=True):
         colour = colours[node.type or "other"]
         full = f"{node.type or 'other'}: {plain_label(node.label) or '/'.join(node.address)}, inflow {node.inflow:.4g}"
         lines.append(
             f'<g><title>{_text(full)}</title><circle cx="{place.x:.0f}" cy="{place.y:.0f}" r="{radius:.1f}" '
-            f'fill="{colour}" stroke="#ffffff"/>{_label(node, place, radius)}</g>'
+            f'fill="{colour}" stroke="#ffffff"/>{label}</g>'
         )
     for number, (name, colour) in enumerate(colours.items()):
         y = _HEIGHT - 24 - 20 * (len(colours) - 1 - number)
@@ -72,14 +77,49 @@ def plain_label(text: str) -> str:
     return _CONTROL.sub(" ", html.unescape(_LINK.sub(lambda link: link["text"], text))).strip()
 
 
-def _label(node: GraphNode, place: _Place, radius: float) -> str:
-    label = plain_label(node.label) or node.address[-1]
-    if len(label) > _LONGEST_LABEL:
-        label = label[: _LONGEST_LABEL - 1] + "…"
-    left = place.x > _WIDTH - 220
-    x = place.x - radius - 4 if left else place.x + radius + 4
-    anchor = ' text-anchor="end"' if left else ""
-    return f'<text x="{x:.0f}" y="{place.y + 4:.0f}"{anchor}>{_text(label)}</text>'
+def _place_labels(nodes: Sequence[GraphNode], places: Sequence[_Place], radii: Sequence[float]) -> list[str]:
+    """By node its label, on the right, the left, or nowhere (its title is there all the same): none covers another.
+
+    Those of the greatest come first, and may lie over small circles.
+    """
+    taken = [
+        _Box(place.x - radius, place.y - radius, place.x + radius, place.y + radius)
+        for place, radius in zip(places, radii, strict=True)
+    ]
+    labels = [""] * len(nodes)
+    for number in sorted(range(len(nodes)), key=lambda number: -radii[number]):
+        is_great = radii[number] >= _GREAT
+        size, bold = (14, ' font-weight="bold"') if is_great else (11, "")
+        text = _short(nodes[number])
+        wide = size * sum(1 if ord(letter) >= _WIDE_FROM else 0.7 if is_great else 0.6 for letter in text)
+        place, gap = places[number], radii[number] + 4
+        for left in (place.x + gap, place.x - gap - wide):
+            box = _Box(left, place.y - 0.6 * size, left + wide, place.y + 0.6 * size)
+            inside = box.left >= 0 and box.right <= _WIDTH
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                anchored = f'x="{left:.0f}"' if left > place.x else f'x="{place.x - gap:.0f}" text-anchor="end"'
+                at = f'{anchored} y="{place.y + 4:.0f}"'
+                labels[number] = f'<text {at} font-size="{size}"{bold}>{_text(text)}</text>'
+                break
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: _Box) -> bool:
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
+
+
+def _short(node: GraphNode) -> str:
+    label = plain_label(node.label) or "/".join(node.address[-1:]) or "(no address)"
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
 
 
 def _text(text: str) -> str:

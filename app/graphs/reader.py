@@ -40,6 +40,17 @@ SELECT {_COLUMNS}, e.name, e.direction, e.time, e.forwards, e.backwards FROM (
 ) e JOIN nodes n ON n.id = e.other LEFT JOIN node_types t ON t.id = n.type
 ORDER BY e.time DESC, n.id, e.direction, e.name LIMIT :limit
 """  # noqa: S608 -- constants only
+# Nodes beside those that were chosen: first those beside several.
+_BESIDE = f"""
+SELECT {_COLUMNS} FROM (
+    SELECT other, count(DISTINCT here) AS joined FROM (
+        SELECT src AS here, dst AS other FROM edges WHERE src IN (SELECT value FROM json_each(:chosen))
+        UNION ALL
+        SELECT dst, src FROM edges WHERE dst IN (SELECT value FROM json_each(:chosen))
+    ) WHERE other NOT IN (SELECT value FROM json_each(:chosen)) GROUP BY other
+) b JOIN nodes n ON n.id = b.other LEFT JOIN node_types t ON t.id = n.type
+ORDER BY b.joined DESC, n.inflow DESC, n.edges DESC, n.id LIMIT :limit
+"""  # noqa: S608 -- constants only
 _AMONG = """
 SELECT src, dst, type, sum(forwards + backwards), count(*) FROM edges
 WHERE src IN (SELECT value FROM json_each(?1)) AND dst IN (SELECT value FROM json_each(?1)) AND src <> dst
@@ -130,14 +141,28 @@ class Index:
         return [TypeCount(*row) for row in rows]
 
     def picture(self, limit: int) -> Top:
-        """The top, with the edges among it."""
-        rows = list(self._database.execute(_TOP, (limit,)))
+        """The top with what joins it, `limit` nodes in all, and the edges among them.
+
+        The nodes with the greatest inflow are often of one kind (members), and joined by others only (messages, and
+        reactions to them): so a third is the top itself, the next what is beside it, the last what joins all that.
+        """
+        rows = list(self._database.execute(_TOP, (max(1, limit // 3),)))
+        for size in (2 * limit // 3, limit):
+            chosen = json.dumps([row[0] for row in rows])
+            rows += self._database.execute(_BESIDE, {"chosen": chosen, "limit": max(0, size - len(rows))})
+        rows += self._rest(rows, limit - len(rows))
         places = {row[0]: place for place, row in enumerate(rows)}
         edges: dict[tuple[int, int], float] = {}
         for src, dst, _, weight, _ in self._database.execute(_AMONG, (json.dumps(list(places)),)):
             ends = places[src], places[dst]
             edges[ends] = edges.get(ends, 0.0) + weight
         return Top([_node(row) for row in rows], [(*ends, weight) for ends, weight in edges.items()])
+
+    def _rest(self, rows: Sequence[Any], count: int) -> list[Any]:
+        """The next of the top, where nothing more is beside what was chosen."""
+        chosen = {row[0] for row in rows}
+        following = self._database.execute(_TOP, (len(rows) + count,)) if count else ()
+        return [row for row in following if row[0] not in chosen][:count]
 
 
 @contextlib.contextmanager

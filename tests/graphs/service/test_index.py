@@ -110,3 +110,17 @@ def test_types_are_counted(published: PublishedGraph, index: Index) -> None:
     [says] = index.edge_types()
     assert (says.count, says.weight, says.backwards) == (_MESSAGES, _MESSAGES + 9, 0.5 * _MESSAGES)
     assert index.top("Talk", 1)[0].address == _message(1)
+
+
+def test_a_picture_has_what_joins_the_top(index: Index) -> None:
+    picture = index.picture(9)
+    kinds = [node.type for node in picture.nodes]
+    assert (kinds.count("Person"), kinds.count("Talk")) == (3, 6)
+    assert len({node.address for node in picture.nodes}) == 9
+    assert len(picture.edges) == 6
+    assert all({kinds[src], kinds[dst]} == {"Person", "Talk"} for src, dst, _ in picture.edges)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 40])
+def test_a_picture_is_as_large_as_it_should_be(index: Index, limit: int) -> None:
+    assert len(index.picture(limit).nodes) == limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -57,6 +58,23 @@ def test_all_of_it_is_within_the_picture(count: int) -> None:
         x, y, r = (float(circle.attrib[name]) for name in ("cx", "cy", "r"))
         assert r <= x <= 1200 - r
         assert r <= y <= 800 - r
+
+
+def test_labels_that_have_no_room_are_left_to_the_titles() -> None:
+    names = [f"somebody with a long name, {number}" for number in range(100)]
+    root = ElementTree.fromstring(draw(top_of(names, []), "t"))
+    nodes = [group for group in root.findall(f"{SVG}g") if group.find(f"{SVG}circle") is not None]
+    assert [str(node.findtext(f"{SVG}title")) for node in nodes] == [
+        f"{'Kind <' if number % 2 else 'other'}: {name}, inflow {100 - number}" for number, name in enumerate(names)
+    ]
+    rows = sorted(
+        (float(each.attrib["y"]), float(each.attrib["x"]))
+        for each in root.iter(f"{SVG}text")
+        if each.attrib.get("text-anchor") is None and "font-size" in each.attrib and each.text != "t"
+    )
+    assert 5 < len(rows) < 100
+    # What begins on one line begins farther apart than such a name is long.
+    assert all(not (y == next_y and next_x - x < 100) for (y, x), (next_y, next_x) in itertools.pairwise(rows))
 
 
 def test_labels_are_without_markup() -> None:
