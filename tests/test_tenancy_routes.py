@@ -25,9 +25,10 @@ from app.worker import Drains
 from metagov_sdk import Installed
 from tests.archives.memory import make_source
 from tests.conftest import PROBE_SECRET, Driver
-from tests.events.test_stream import listening, reading
+from tests.events.test_stream import reading
 from tests.support.foreign import ASKED, CASES, FILLED, OPEN, Try
 from tests.support.problems import problem
+from tests.support.servers import listening
 from tests.support.sink import Posted, Sink
 
 SECRET = "theirs"

@@ -35,7 +35,7 @@ class _Place:
 
 
 def draw(top: Top, title: str) -> str:
-    """The picture: nodes sized by their inflow, coloured by their type, named where there is room, and joined by edges."""
+    """The picture: nodes sized by their inflow, coloured by their type, named where there is room, edges by weight."""
     places = _lay_out(top)
     types = sorted({node.type or "other" for node in top.nodes})
     colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(types)}

@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from app.core.settings import Settings
@@ -27,26 +26,9 @@ from app.gateway import Gateway
 from app.host.discovery import Plugins
 from app.main import create_app
 from tests.conftest import Driver, settle
-from tests.support.servers import free_port, stop, wait_ready
+from tests.support.servers import free_port, listening, stop, wait_ready
 
 PATH = "/api/internal/events/stream"
-
-
-@contextlib.asynccontextmanager
-async def listening(api: FastAPI) -> AsyncIterator[str]:
-    """The app behind a real server: streams cannot be read through an in-process transport."""
-    port = free_port()
-    config = uvicorn.Config(api, port=port, lifespan="off", log_config=None, timeout_graceful_shutdown=3)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    async with asyncio.timeout(10):
-        while not server.started:
-            await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @pytest.fixture

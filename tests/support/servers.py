@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+import uvicorn
+from fastapi import FastAPI
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,20 @@ async def run_server(environment: Mapping[str, str], api_key: str, signing_secre
     finally:
         stop(worker)
         stop(api)
+
+
+@asynccontextmanager
+async def listening(api: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real server: streams cannot be read through an in-process transport."""
+    port = free_port()
+    config = uvicorn.Config(api, port=port, lifespan="off", log_config=None, timeout_graceful_shutdown=3)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(10):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving

@@ -68,25 +68,33 @@ def run_instance(folder: Path, modules: Path, files: Mapping[str, bytes]) -> lis
     """Make an instance in a folder, run all of it, and read its participants. Raises RuntimeError with what it says."""
     names = sorted({path.split("/")[1] for path in files})
     with serving(files) as base:
-        for name in names:
-            plugin = folder / "config" / "plugins" / "external" / name
-            plugin.mkdir(parents=True)
-            urls = {
+        urls = {
+            name: {
                 "graphUrl": f"{base}/{name}/graph.json",
                 "declarationUrl": f"{base}/{name}/declaration.json",
                 "identityProposalsUrl": f"{base}/{name}/identityProposals.json",
             }
-            (plugin / "config.json").write_text(json.dumps(urls))
-        (folder / "sourcecred.json").write_text(json.dumps({"bundledPlugins": [f"external/{name}" for name in names]}))
-        (folder / "data").mkdir()
-        (folder / "data" / "ledger.json").write_text("")
-        for command in COMMANDS:
-            cli = modules / "node_modules" / "sourcecred" / "bin" / "sourcecred.js"
-            done = subprocess.run(
-                ["node", str(cli), command], cwd=folder, capture_output=True, text=True, timeout=_PATIENCE
-            )
-            if done.returncode:
-                raise RuntimeError(f"sourcecred {command}: {(done.stdout + done.stderr)[-3000:]}")
+            for name in names
+        }
+        return run_by_urls(folder, modules, urls)
+
+
+def run_by_urls(folder: Path, modules: Path, urls: Mapping[str, Mapping[str, str]]) -> list[Scored]:
+    """The same with an external plugin for each name, of this configuration."""
+    for name, config in urls.items():
+        plugin = folder / "config" / "plugins" / "external" / name
+        plugin.mkdir(parents=True)
+        (plugin / "config.json").write_text(json.dumps(config))
+    (folder / "sourcecred.json").write_text(json.dumps({"bundledPlugins": [f"external/{name}" for name in urls]}))
+    (folder / "data").mkdir()
+    (folder / "data" / "ledger.json").write_text("")
+    for command in COMMANDS:
+        cli = modules / "node_modules" / "sourcecred" / "bin" / "sourcecred.js"
+        done = subprocess.run(
+            ["node", str(cli), command], cwd=folder, capture_output=True, text=True, timeout=_PATIENCE
+        )
+        if done.returncode:
+            raise RuntimeError(f"sourcecred {command}: {(done.stdout + done.stderr)[-3000:]}")
     return read_scores(folder)
 
 
