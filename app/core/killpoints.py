@@ -52,6 +52,9 @@ class KillPoint(Enum):
     MIRROR_CLOSING = "the run's last page is committed; its end, the event and the next time are written, not committed"
     ARCHIVE_STORED = "a snapshot's first blob is stored; neither manifest nor HEAD is"
     ARCHIVE_MOVED = "HEAD names the new snapshot; the database does not know of it"
+    GRAPH_WRITTEN = "a graph's files are whole and in place; nothing names them"
+    GRAPH_NAMED = "the row names the files, the event is written; nothing of it is committed"
+    GRAPH_COMMITTED = "the row names the files, committed with the event; nobody has been woken"
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.archives.places import provider_of
 from app.core import work
 from app.core.ids import new_id
+from app.core.killpoints import KillPoint, reached
 from app.core.metrics import graph_builds_of
 from app.events.service import NewEvent, core_event, record
 from app.graphs import building
@@ -132,6 +133,7 @@ async def _build(use: Graphs, row: Graph, instance: InstanceData, values: dict[s
     built = await building.build_apart(
         _job(use, instance, config, values["head"], inputs), lambda said: _progress(use, row, said)
     )
+    reached(KillPoint.GRAPH_WRITTEN)
     await _name(use, row, instance, {**values, "fingerprint": fingerprint}, built)
 
 
@@ -220,6 +222,8 @@ async def _name(use: Graphs, row: Graph, instance: InstanceData, values: dict[st
         await _finish(session, row, values)
         await session.execute(_READERS, {"community": instance.community_id, "plugin": instance.plugin})
         await record(session, [_event(instance, "built", said)])
+        reached(KillPoint.GRAPH_NAMED)
+    reached(KillPoint.GRAPH_COMMITTED)
     graph_builds_of(instance.plugin, "built").inc()
     _log.info("graph built", instance=instance.id, plugin=instance.plugin, **said)
     use.wake.poke(QUEUE, "deliveries")

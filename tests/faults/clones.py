@@ -66,14 +66,20 @@ class VotesRig(Rig):
 
     async def register(self, url: str) -> None:
         """Make the community with the plugin, and the endpoint."""
-        settings = {"webhook_secret": SECRET, "platform": str(self.platform)}
-        plugins = [{"name": "votes", "config": settings}]
+        assert await self.enable() == 201
         async with self.client() as http:
-            put = await http.put("/api/internal/community/town", json={"readable_name": "Town", "plugins": plugins})
-            assert put.status_code == 201, put.text
             endpoint = await http.post("/api/internal/driver/endpoints", json={"url": url, "events": ["votes.*"]})
             assert endpoint.status_code == 201, endpoint.text
             self.endpoint_secret = endpoint.json()["secret"]
+
+    async def enable(self, **others: dict[str, Any]) -> int:
+        """Have the community with the plugin, and with others by their configurations; returns the status."""
+        settings = {"webhook_secret": SECRET, "platform": str(self.platform)}
+        plugins = [{"name": name, "config": config} for name, config in {"votes": settings, **others}.items()]
+        async with self.client() as http:
+            put = await http.put("/api/internal/community/town", json={"readable_name": "Town", "plugins": plugins})
+        assert put.is_success, put.text
+        return put.status_code
 
     async def send(self, text: str, **order: object) -> int:
         """Post a webhook until it is acknowledged, as platforms do; returns the status. Raises TimeoutError."""
@@ -156,7 +162,9 @@ def _install(folder: Path) -> Path:
     info = folder / "site" / "votes-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: votes\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[metagov.plugins]\nvotes = tests.faults.minutes:manifest\n")
+    (info / "entry_points.txt").write_text(
+        "[metagov.plugins]\nvotes = tests.faults.minutes:manifest\nquotes = tests.faults.quotes:manifest\n"
+    )
     return info.parent
 
 
@@ -190,6 +198,7 @@ async def open_votes(
         "METAGOV_DATABASE_POOL": "4",
         "METAGOV_HANDLER_TIMEOUT": "1",
         "METAGOV_ARCHIVE_URL": (folder / "archives").as_uri(),
+        "METAGOV_GRAPH_DIR": str(folder / "graphs"),
         **more,
     }
     log = folder / "log"

@@ -160,7 +160,7 @@ async def taken_up(rig: VotesRig, healthy: str = "healthy worker") -> Resumed:
 
 async def _in_hand(rig: VotesRig) -> set[tuple[str, int]]:
     """The claims that have neither been worked off nor taken over: ids and epochs."""
-    tables = ("receipts", "polls", "deliveries", "processes", "effects", "mirror_partitions")
+    tables = ("receipts", "polls", "deliveries", "processes", "effects", "mirror_partitions", "graphs")
     query = " UNION ALL ".join(f"SELECT id, epoch FROM {table} WHERE lease_until IS NOT NULL" for table in tables)
     return {(row["id"], row["epoch"]) for row in await rig.rows(query)}
 

@@ -24,17 +24,8 @@ SELECT count(*) FROM mirror_runs r JOIN archive_heads h ON h.archived_run = r.id
 
 async def mirror(rig: VotesRig, point: KillPoint) -> Resumed:
     """A platform is read into tables, and these are archived."""
-    topics = [{"id": f"t{number}"} for number in range(TOPICS)]
-    posts = [
-        {"id": number, "topic": f"t{number % TOPICS}", "text": f"post {number}"}
-        for number in range(1, TOPICS * POSTS + 1)
-    ]
-    for file, lines in (("topics", topics), ("posts", posts)):
-        (rig.platform / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
     rig.start_doomed("worker", point)
-    async with rig.client() as http:
-        asked = await http.post("/api/internal/mirror/votes/sync", json={"sweep": True})
-    assert asked.status_code == 202, asked.text
+    await sync(rig)
     await rig.died("worker", point)
     resumed = await taken_up(rig)
 
@@ -46,6 +37,20 @@ async def mirror(rig: VotesRig, point: KillPoint) -> Resumed:
     await _check_tables(rig)
     await _check_archive(rig)
     return resumed
+
+
+async def sync(rig: VotesRig) -> None:
+    """Put topics and posts on the platform, and have it read."""
+    topics = [{"id": f"t{number}"} for number in range(TOPICS)]
+    posts = [
+        {"id": number, "topic": f"t{number % TOPICS}", "text": f"post {number}"}
+        for number in range(1, TOPICS * POSTS + 1)
+    ]
+    for file, lines in (("topics", topics), ("posts", posts)):
+        (rig.platform / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    async with rig.client() as http:
+        asked = await http.post("/api/internal/mirror/votes/sync", json={"sweep": True})
+    assert asked.status_code == 202, asked.text
 
 
 async def _check_tables(rig: VotesRig) -> None:

@@ -27,6 +27,7 @@ from tests.faults.flows import (
     webhook_with_api_killed,
     webhook_with_worker_killed,
 )
+from tests.faults.graphed import graph
 from tests.faults.mirrored import mirror
 
 Flow = Callable[[VotesRig, KillPoint], Awaitable[Resumed]]
@@ -46,6 +47,7 @@ LEASES = {
     "EFFECT": work.LEASE,
     "MIRROR": work.LEASE,
     "ARCHIVE": timedelta(0),
+    "GRAPH": work.LEASE,
     "RECOVER": timedelta(0),
     "REPLAY": timedelta(0),
 }
@@ -74,6 +76,7 @@ _FLOWS: dict[str, tuple[Flow, ...]] = {
     "EFFECT": (process_with_worker_killed,),
     "MIRROR": (mirror,),
     "ARCHIVE": (mirror,),
+    "GRAPH": (graph,),
     "DELIVERY": (webhook_with_worker_killed,),
     "RECEIPT": (webhook_with_worker_killed,),
     "POLL": (poll,),
