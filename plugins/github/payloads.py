@@ -9,6 +9,10 @@ from metagov_sdk import HookRequest, Initiator, Rejected, Reply
 
 _EVENT = re.compile(r"[a-z][a-z_]{0,99}")
 _FORM = b"payload="
+_ENDS = {
+    "deleted": "the GitHub App was uninstalled from the account; install it again, then enable the plugin again",
+    "suspend": "the GitHub App was suspended by the account; have it unsuspended, then enable the plugin again",
+}
 _PONG = Reply(200, b"pong", (("content-type", "text/plain"),), store=False)
 
 
@@ -31,6 +35,18 @@ def installations(request: HookRequest) -> list[str]:
     installation = read_payload(request).get("installation")
     number = installation.get("id") if isinstance(installation, dict) else None
     return [str(number)] if isinstance(number, int) and not isinstance(number, bool) else []
+
+
+def end_of_access(payload: dict[str, Any]) -> str | None:
+    """Why the app has no access to the account any more; None for every other webhook.
+
+    Told by the body alone, as the header that names the event is not signed: only webhooks about the installation
+    itself have all of it, with the app's id. Source: `installation` in GitHub's "Webhook events and payloads".
+    """
+    installation = payload.get("installation")
+    if not isinstance(installation, dict) or "app_id" not in installation or "repository" in payload:
+        return None
+    return _ENDS.get(str(payload.get("action")))
 
 
 def answer(request: HookRequest) -> Reply | None:

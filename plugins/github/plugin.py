@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from metagov_sdk import HookRequest, NoState, Plugin, Rejected, by_header, config, hmac_sha256, setting, webhook
 from plugins.github.models import GithubConfig, GithubEvent, GithubSettings
-from plugins.github.payloads import answer, event_kind, initiator, installations, read_payload
+from plugins.github.payloads import answer, end_of_access, event_kind, initiator, installations, read_payload
 
 _DELIVERY = "X-GitHub-Delivery"
 
@@ -36,7 +36,10 @@ class Github(Plugin[GithubConfig, NoState, GithubSettings]):
         flag_repeats=True,
     )
     async def hear(self, request: HookRequest) -> None:
-        """Every webhook becomes one event. A redelivery has the first delivery's id and is dropped."""
+        """Every webhook becomes one event; where it ends the app's access, that disables the instance.
+
+        A redelivery has the first delivery's id and is dropped.
+        """
         payload = read_payload(request)
         kind = event_kind(request, payload)
         try:
@@ -45,3 +48,5 @@ class Github(Plugin[GithubConfig, NoState, GithubSettings]):
             raise Rejected("the webhook's body is nested too deeply") from error
         sender = initiator(payload, self.settings.app_slug)
         self.emit(event, initiator=sender, key=request.headers.get(_DELIVERY) or None)
+        if self.config.installation_id is not None and (reason := end_of_access(payload)):
+            self.disable(reason)

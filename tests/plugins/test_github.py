@@ -81,6 +81,33 @@ async def test_a_webhook_becomes_one_event_with_the_whole_body(
     assert got.events[0].key == "72d3162e-cc78-11e3-81ab-4c9367dc0958"
 
 
+@pytest.mark.parametrize(("action", "reason"), [("deleted", "uninstalled"), ("suspend", "suspended")])
+async def test_the_end_of_the_apps_access_disables_the_instance(action: str, reason: str) -> None:
+    payload = {**payloads.installation_deleted(), "action": action}
+    got = await hear(delivery("installation", payload))
+    assert got.disabled is not None
+    assert reason in got.disabled
+    assert [event["event_type"] for event in got.wire_events] == [f"installation.{action}"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "config"),
+    [
+        ({**payloads.installation_deleted(), "action": "created"}, OWN),
+        ({**payloads.installation_deleted(), "action": ["deleted"]}, OWN),
+        ({**payloads.issues_opened(), "action": "deleted"}, OWN),
+        (payloads.installation_deleted(), {"webhook_secret": SECRET}),
+    ],
+    ids=["another action", "no word", "an issue's", "a repository's own webhook"],
+)
+async def test_nothing_else_does_whatever_the_unsigned_header_says(
+    payload: dict[str, Any], config: dict[str, Any]
+) -> None:
+    got = await hear(delivery("installation", payload), config)
+    assert got.handled
+    assert got.disabled is None
+
+
 async def test_a_redelivery_is_dropped() -> None:
     seen: set[str] = set()
     first = await hear(delivery("push", payloads.push()), seen=seen)
