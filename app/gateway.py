@@ -27,9 +27,9 @@ from app.host.binding import Host
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import Inbox
 from app.inbound.targets import Targets
+from app.installs.installer import Installer
 from app.installs.oauth.state import States
 from app.installs.oauth.visits import OAuthFlow
-from app.installs.service import Installer
 from app.mirrors.forget import Forgetting
 from app.mirrors.forget_steps import MIRROR_STEPS
 from app.mirrors.mirrors import Mirrors

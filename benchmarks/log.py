@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 from benchmarks import rows
+from benchmarks.apart import measure_apart
 from benchmarks.probe import AT_A_TIME, FILTERS, PAGE, RARE, WARM_UP
 from benchmarks.report import Run
 
@@ -29,9 +25,8 @@ def measure(run: Run) -> None:
         endpoints = [endpoint["id"] for endpoint in made.values()]
         driver = stack.fetch("SELECT driver_id FROM endpoints LIMIT 1")[0][0]
         stack.end_worker()
-        found = _probe(
-            run, {"driver": driver, "endpoints": endpoints, "rows": [few, many], "pages": pages, "claims": claims}
-        )
+        job = {"driver": driver, "endpoints": endpoints, "rows": [few, many], "pages": pages, "claims": claims}
+        found = measure_apart("benchmarks.probe", job, stack.environment, run.say)
         rows.empty_tables(stack)  # an endpoint takes its deliveries with it, one by one
     small, large = found[str(few)], found[str(many)]
     beside = f"beside {few:,}"
@@ -62,21 +57,3 @@ def measure(run: Run) -> None:
         name = f"claim of {queue} p99, {many:,} done"
         times = [large["claims"][queue]], [small["claims"][queue]]
         run.report.add(name, times[0], "ms", beside, times[1], _CLAIM_RATIO, at_most=True)
-
-
-def _probe(run: Run, job: dict[str, Any]) -> dict[str, Any]:
-    """Run the probe, passing on what it says of its progress. Raises RuntimeError when it fails."""
-    command = [sys.executable, "-m", "benchmarks.probe"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=dict(run.stack.environment), stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.close()
-        for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            if "found" in said:
-                found: dict[str, Any] = said["found"]
-                return found
-            run.say(said["say"])
-    raise RuntimeError("the probe ended; its reason is on stderr")

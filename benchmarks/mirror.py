@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
+from benchmarks.apart import measure_apart
 from benchmarks.report import Run
 
 _ROWS = 200_000
@@ -18,7 +14,10 @@ _MOST_MB = 200.0
 def measure(run: Run) -> None:
     """On a database of its own; the gateway's processes are idle meanwhile."""
     rows = max(2_000, round(_ROWS * run.scale))
-    found = [_probe(run, {"rows": rows}) for _ in range(run.rounds)]
+    found = [
+        measure_apart("benchmarks.mirror_probe", {"rows": rows}, run.stack.environment, run.say)
+        for _ in range(run.rounds)
+    ]
     rates = [each["rows"] / each["seconds"] for each in found]
     run.report.fail("rows mirrored", sum(each["rows"] != rows for each in found), "rows are missing")
     run.report.budget("mirror: rows normalised and stored", rates, "rows/s", _LEAST_RATE)
@@ -40,21 +39,3 @@ def _archived(run: Run, found: list[dict[str, float]]) -> None:
     run.report.add("mirror: rows archived beside COPY", rates, "rows/s", "bare COPY of the table", copies, None)
     memory = [each["archive_mb"] for each in found]
     run.report.budget(f"mirror: memory, {found[0]['archived']:,} rows archived", memory, "MB", _MOST_MB, at_most=True)
-
-
-def _probe(run: Run, job: dict[str, Any]) -> dict[str, Any]:
-    """Run the probe, passing on what it says of its progress. Raises RuntimeError when it fails."""
-    command = [sys.executable, "-m", "benchmarks.mirror_probe"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=dict(run.stack.environment), stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(job) + "\n")
-        process.stdin.close()
-        for line in process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            if "found" in said:
-                found: dict[str, Any] = said["found"]
-                return found
-            run.say(said["say"])
-    raise RuntimeError("the probe ended; its reason is on stderr")

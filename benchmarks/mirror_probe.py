@@ -6,7 +6,6 @@ The platform answers from memory and at once, so what takes time is normalising 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from app.mirrors.runs import ask_for_run
 from app.mirrors.walking import sync_due
 from app.runtime import instances
 from app.runtime.credentials import CredentialStore
+from benchmarks.apart import answer, read_job, say
 from benchmarks.mirror_archive import GROWN, archive_grown
 from metagov_sdk import Limit
 from plugins.discord import buckets, manifest
@@ -78,11 +78,6 @@ class Server:
         return httpx.Response(
             200, content=f"[{','.join(messages)}]".encode(), headers={"content-type": "application/json"}
         )
-
-
-def say(what: Mapping[str, Any]) -> None:
-    """A line for who started this."""
-    print(json.dumps(what), flush=True)
 
 
 def resident_mb() -> float:
@@ -132,7 +127,7 @@ async def _measure(settings: Settings, job: Mapping[str, Any]) -> dict[str, Any]
         stored = await gateway.db.pool.fetchval(f"SELECT count(*) FROM {table.sql} WHERE deleted_at IS NULL")
         instance = await instances.by_id(gateway.db.pool, gateway.vault, "ins")
         assert instance is not None
-        say({"say": f"archive of a mirror, {GROWN * stored:,} rows"})
+        say(f"archive of a mirror, {GROWN * stored:,} rows")
         archived = await archive_grown(use, plain_dsn(settings.database_url), instance[0], manifest.provider, table)
         # Last, because it holds what it copies.
         copied = await _copy(gateway, table)
@@ -162,7 +157,7 @@ async def _mirror(use: Mirrors, rows: int) -> tuple[float, float, float]:
         done = await pool.fetchval("SELECT coalesce(sum((rows ->> 'message')::bigint), 0) FROM mirror_partitions")
         if not early and done >= rows / 10:
             early = resident_mb()
-        say({"say": f"mirror, {done:,} of {rows:,} rows"})
+        say(f"mirror, {done:,} of {rows:,} rows")
     await working
     return time.perf_counter() - begun, early or resident_mb(), resident_mb()
 
@@ -188,4 +183,4 @@ async def _copy(gateway: Gateway, table: Table) -> float:
 
 if __name__ == "__main__":
     configure_logging(load_settings())
-    say({"found": uvloop.run(measure(json.loads(sys.stdin.readline())))})
+    answer(uvloop.run(measure(read_job())))

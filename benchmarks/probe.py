@@ -5,8 +5,6 @@ It fills the tables with rows of the last four weeks that are done with, then re
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -24,6 +22,7 @@ from app.events.log import Filter, Position, read_page
 from app.events.retention import ATTEMPTS, EVENTS
 from app.inbound.claim import claim_receipts
 from app.inbound.retention import RECEIPTS
+from benchmarks.apart import answer, read_job, say
 from benchmarks.rows import time_of_id
 from benchmarks.tally import quantile
 
@@ -203,19 +202,15 @@ async def probe(job: dict[str, Any]) -> dict[str, Any]:
     connection = await asyncpg.connect(plain_dsn(settings.database_url))
     async with Database(settings) as db:
         for rows in job["rows"]:
-            _say(f"filling the tables with {rows:,} rows each")
+            say(f"filling the tables with {rows:,} rows each")
             await fill(db, connection, job, rows)
-            _say(f"reading the log of {rows:,} events")
+            say(f"reading the log of {rows:,} events")
             pages = await read_pages(db, connection, job)
-            _say(f"taking work beside {rows:,} rows that are done")
+            say(f"taking work beside {rows:,} rows that are done")
             found[str(rows)] = {"pages": pages, "claims": await take_work(db, connection, job["claims"])}
     await connection.close()
     return found
 
 
-def _say(what: str) -> None:
-    print(json.dumps({"say": what}), flush=True)
-
-
 if __name__ == "__main__":
-    print(json.dumps({"found": uvloop.run(probe(json.loads(sys.stdin.readline())))}), flush=True)
+    answer(uvloop.run(probe(read_job())))

@@ -47,6 +47,7 @@ from metagov_sdk.provider import (
     log,
     lookup,
 )
+from metagov_sdk.urls import normalise_url
 from metagov_sdk.verify import (
     SecretRef,
     Unsigned,
@@ -144,6 +145,7 @@ __all__ = [
     "listing",
     "log",
     "lookup",
+    "normalise_url",
     "poll",
     "retry_after",
     "setting",

@@ -13,15 +13,13 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.cli.serve import require_settings
-from app.core.db import is_away
-from app.core.errors import NotFound, Problem
-from app.core.log import configure_logging
-from app.core.settings import load_settings
-from app.gateway import Gateway, open_gateway
+from app.cli.of_instance import find_community, of_instance
+from app.cli.on_gateway import run_on_gateway
+from app.cli.watching import LOOK_SECONDS, progress_bar, working
+from app.core.errors import NotFound
+from app.gateway import Gateway
 from app.graphs import service
 from app.graphs.builds import build_due
 from app.graphs.files import GraphFiles
@@ -32,9 +30,6 @@ from app.graphs.shares import FILES
 from app.host.binding import InstanceData
 
 ResultT = TypeVar("ResultT")
-CommandT = TypeVar("CommandT", bound=Callable[..., object])
-
-_LOOK_SECONDS = 0.25
 
 
 @click.group()
@@ -42,21 +37,11 @@ def graph() -> None:
     """Graphs that rule sets make of archives: build them, get them out, look at their top."""
 
 
-def _which(command: CommandT) -> CommandT:
-    for decorate in (
-        click.option("--platform-id", help="Which instance, where the community has several of the plugin."),
-        click.argument("plugin"),
-        click.argument("community"),
-    ):
-        command = decorate(command)
-    return command
-
-
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 
 
 @graph.command()
-@_which
+@of_instance
 @_as_json
 def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -> None:
     """Build COMMUNITY's graph by PLUGIN's rules, and show how far it is. Works beside running workers, or alone."""
@@ -64,12 +49,8 @@ def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -
     async def work(gateway: Gateway) -> GraphStatus:
         instance = await _find(gateway, community, plugin, platform_id)
         asked = await service.ask_for_build(gateway.graphs, instance)
-        working = asyncio.create_task(_keep_building(gateway))
-        try:
+        async with working(lambda: build_due(gateway.graphs)):
             return await _watch(gateway, instance, asked)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
 
     status = _run(work)
     if as_json:
@@ -81,30 +62,15 @@ def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -
         click.secho(f"{built}, from the snapshot {status.snapshot}", fg="green")
 
 
-async def _keep_building(gateway: Gateway) -> None:
-    while True:
-        if not await build_due(gateway.graphs):
-            await asyncio.sleep(_LOOK_SECONDS)
-
-
 async def _watch(gateway: Gateway, instance: InstanceData, status: GraphStatus) -> GraphStatus:
     """Show a bar until nothing is due or in hand."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(instance.plugin, total=None)
+    with progress_bar(instance.plugin) as show:
         while status.due or status.state == "building":
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             status = await service.status(gateway.graphs, instance)
             said = status.progress
             if said is not None:
-                step = f"{instance.plugin}: {said['step']}"
-                bar.update(task, completed=said["done"], total=said["total"], description=step)
+                show(f"{instance.plugin}: {said['step']}", said["done"], said["total"])
             if status.error is not None and status.state != "building":
                 # Put off: whoever waits at a terminal hears why, rather than of the next try.
                 break
@@ -112,7 +78,7 @@ async def _watch(gateway: Gateway, instance: InstanceData, status: GraphStatus) 
 
 
 @graph.command()
-@_which
+@of_instance
 @click.option("--to", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
 def export(community: str, plugin: str, platform_id: str | None, to: Path) -> None:
     """Write the three files that were built last, byte for byte as shares serve them."""
@@ -145,7 +111,7 @@ def _export(files: GraphFiles, built: dict[str, Any], to: Path) -> list[Path]:
 
 
 @graph.command()
-@_which
+@of_instance
 @click.option("--top", "count", default=15, show_default=True, type=click.IntRange(1, 100), help="How many nodes.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the top: an SVG file.")
 @_as_json
@@ -226,30 +192,18 @@ async def _built(
 
 
 async def _find(gateway: Gateway, community: str, plugin: str, platform_id: str | None) -> InstanceData:
-    row = await gateway.db.pool.fetchrow("SELECT id FROM communities WHERE slug = $1 AND deleted_at IS NULL", community)
-    if row is None:
-        raise NotFound(f"there is no community with the slug {community!r}")
-    return await service.find_instance(gateway.graphs, row["id"], plugin, platform_id)
+    community_id = await find_community(gateway.db.pool, community)
+    return await service.find_instance(gateway.graphs, community_id, plugin, platform_id)
 
 
 def _run(work: Callable[[Gateway], Awaitable[ResultT]]) -> ResultT:
-    require_settings()
-    settings = load_settings()
-    configure_logging(settings)
-
-    async def opened() -> ResultT:
-        async with open_gateway(settings) as gateway:
+    async def with_files(gateway: Gateway) -> ResultT:
+        try:
             return await work(gateway)
+        except FileNotFoundError as error:
+            folder = gateway.settings.graph_dir
+            raise click.ClickException(
+                f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({folder}) the workers' folder?"
+            ) from error
 
-    try:
-        return asyncio.run(opened())
-    except Problem as problem:
-        raise click.ClickException(problem.detail) from problem
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({settings.graph_dir}) the workers' folder?"
-        ) from error
-    except Exception as error:
-        if is_away(error):
-            raise click.ClickException("the database cannot be reached; check METAGOV_DATABASE_URL") from error
-        raise
+    return run_on_gateway(with_files)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.cli.forget import forget
+from app.cli.of_instance import find_community, of_instance
 from app.cli.on_gateway import run_on_gateway
-from app.core.errors import NotFound
+from app.cli.watching import LOOK_SECONDS, progress_bar, working
 from app.gateway import Gateway
 from app.host.binding import InstanceData
 from app.mirrors import service
 from app.mirrors.replay import replay as replay_answers
-from app.mirrors.status import MirrorStatus, read_status
+from app.mirrors.status import MirrorStatus, Progress, read_status
 from app.mirrors.walking import sync_due
 from metagov_sdk.provider import ProviderSpec
-
-CommandT = TypeVar("CommandT", bound=Callable[..., object])
-
-_LOOK_SECONDS = 0.25
 
 
 @click.group()
@@ -32,18 +26,8 @@ def mirror() -> None:
     """Mirrors of platforms in the database: read them, look at them, take people out of them."""
 
 
-def _which(command: CommandT) -> CommandT:
-    for decorate in (
-        click.option("--platform-id", help="Which instance, where the community has several of the plugin."),
-        click.argument("plugin"),
-        click.argument("community"),
-    ):
-        command = decorate(command)
-    return command
-
-
 @mirror.command()
-@_which
+@of_instance
 @click.option("--sweep", is_flag=True, help="Read everything again: finds edits and deletions.")
 def sync(community: str, plugin: str, platform_id: str | None, sweep: bool) -> None:
     """Read what is new of COMMUNITY's PLUGIN, and show how far it is. Works beside running workers, or alone."""
@@ -51,12 +35,8 @@ def sync(community: str, plugin: str, platform_id: str | None, sweep: bool) -> N
     async def work(gateway: Gateway) -> MirrorStatus:
         instance, spec = await _find(gateway, community, plugin, platform_id)
         await service.sync(gateway.mirrors, instance.community_id, plugin, platform_id, sweep=sweep)
-        working = asyncio.create_task(_keep_reading(gateway))
-        try:
+        async with working(lambda: sync_due(gateway.mirrors)):
             return await _watch(gateway, instance, spec)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
 
     status = run_on_gateway(work)
     _show(status)
@@ -64,44 +44,27 @@ def sync(community: str, plugin: str, platform_id: str | None, sweep: bool) -> N
         raise click.ClickException(status.run.error if status.run and status.run.error else "the run failed")
 
 
-async def _keep_reading(gateway: Gateway) -> None:
-    while True:
-        if not await sync_due(gateway.mirrors):
-            await asyncio.sleep(_LOOK_SECONDS)
-
-
 async def _watch(gateway: Gateway, instance: InstanceData, spec: ProviderSpec) -> MirrorStatus:
     """Show a bar until no run is under way."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(plugin_line(spec.name, None), total=None)
+    with progress_bar(spec.name) as show:
         while True:
             async with gateway.db.begin() as session:
                 status = await read_status(session, instance.id, spec)
             if status.progress is None:
                 return status
-            done = status.progress
-            bar.update(task, completed=done.done, total=done.known, description=plugin_line(spec.name, status))
-            await asyncio.sleep(_LOOK_SECONDS)
+            show(_line(spec.name, status.progress), status.progress.done, status.progress.known)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
-def plugin_line(name: str, status: MirrorStatus | None) -> str:
+def _line(name: str, progress: Progress) -> str:
     """What stands before the bar."""
-    if status is None or status.progress is None:
-        return name
-    waits = f", {status.progress.waits} waits" if status.progress.waits else ""
-    left = "" if status.progress.eta_seconds is None else f", about {status.progress.eta_seconds:.0f} s left"
-    return f"{name}: {status.progress.requests} requests{waits}{left}"
+    waits = f", {progress.waits} waits" if progress.waits else ""
+    left = "" if progress.eta_seconds is None else f", about {progress.eta_seconds:.0f} s left"
+    return f"{name}: {progress.requests} requests{waits}{left}"
 
 
 @mirror.command()
-@_which
+@of_instance
 def status(community: str, plugin: str, platform_id: str | None) -> None:
     """Show the tables of COMMUNITY's PLUGIN: rows, times, what went wrong."""
 
@@ -113,7 +76,7 @@ def status(community: str, plugin: str, platform_id: str | None) -> None:
 
 
 @mirror.command()
-@_which
+@of_instance
 def replay(community: str, plugin: str, platform_id: str | None) -> None:
     """Read kept answers of COMMUNITY's PLUGIN again, without asking the platform (METAGOV_MIRROR_KEEP_ANSWERS)."""
 
@@ -129,11 +92,7 @@ def replay(community: str, plugin: str, platform_id: str | None) -> None:
 async def _find(
     gateway: Gateway, community: str, plugin: str, platform_id: str | None
 ) -> tuple[InstanceData, ProviderSpec]:
-    community_id = await gateway.db.pool.fetchval(
-        "SELECT id FROM communities WHERE slug = $1 AND deleted_at IS NULL", community
-    )
-    if community_id is None:
-        raise NotFound(f"there is no community with the slug {community!r}")
+    community_id = await find_community(gateway.db.pool, community)
     return await service.find_instance(gateway.mirrors, community_id, plugin, platform_id)
 
 

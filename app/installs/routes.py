@@ -11,6 +11,7 @@ from app.core.errors import Conflict, Invalid
 from app.core.ids import new_id
 from app.core.paging import After, Limit
 from app.installs import queries, service
+from app.installs.installer import Installer
 from app.installs.plan import Wanted
 from app.installs.schemas import (
     CommunitiesPage,
@@ -22,7 +23,6 @@ from app.installs.schemas import (
     PluginsPage,
     Slug,
 )
-from app.installs.service import Installer
 from app.runtime.models import Instance
 from app.runtime.schemas import PlatformId
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from metagov_sdk.archive.columns import Kind, kinds_of, required_of
@@ -13,6 +13,8 @@ from metagov_sdk.archive.rows import Row, bind_row
 
 PlainRow = Mapping[str, Any]
 _NULL = type(None)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _TYPES: Mapping[Kind, frozenset[type]] = {
     "text": frozenset({str}),
     "moment": frozenset({str}),
@@ -50,6 +52,11 @@ async def plain_rows(
             if not types.issuperset({type(raw.get(name)) for raw in rows}):
                 raise WrongValue(f"{row.__name__}.{name}: a row of {table.name} has something else there")
         yield rows
+
+
+def epoch_ms(moment: str) -> int:
+    """A time as rows have it here, in whole milliseconds since 1970: as graphs have it."""
+    return (datetime.fromisoformat(moment) - _EPOCH) // _MILLISECOND
 
 
 class Beside:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import ClassVar
 
 from metagov_sdk.archive import ArchiveReader
-from metagov_sdk.archive.plain import Beside, PlainRow, plain_rows
+from metagov_sdk.archive.plain import Beside, PlainRow, epoch_ms, plain_rows
 from metagov_sdk.graph import Address, Declaration, GraphBuilder, GraphRules, PublishedGraph
 from metagov_sdk.graph.anchor import add_anchor
 from plugins.discourse_graph.kinds import (
@@ -42,8 +41,6 @@ from plugins.discourse_graph.rows import Like, Post, Topic, User
 _TRUST = {0: 0.0, 1: 0.1, 2: 1.0, 3: 1.25, 4: 1.5}
 """What a like is worth by the forum's trust in who likes."""
 _BOTS = frozenset({"system", "discobot"})
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +205,7 @@ class _Drawing:
         return f"[{text}]({self.server}{path})" if self._has_links else text
 
     def _time(self, raw: PlainRow) -> int:
-        at = (datetime.fromisoformat(raw["created_at"]) - _EPOCH) // _MILLISECOND
+        at = epoch_ms(raw["created_at"])
         self.first_ms = at if self.first_ms is None else min(self.first_ms, at)
         return at
 

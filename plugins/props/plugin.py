@@ -9,7 +9,8 @@ from pydantic import Field
 
 from metagov_sdk import GraphPlugin, Model, action
 from metagov_sdk.graph import Address, Direction, GraphConfig, GraphNeighbour
-from plugins.props.addresses import GIVES, MEMBER, RECEIVES
+from metagov_sdk.graph.discord import MEMBER
+from plugins.props.addresses import GIVES, RECEIVES
 
 _MOST = 1000
 

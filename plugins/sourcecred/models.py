@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from metagov_sdk import Config, Model
+from metagov_sdk import Config, Model, normalise_url
 
-
-def normalise_url(text: str) -> str:
-    """One spelling per server: scheme and host in lower case, no default port, no slash at the end.
-
-    Raises ValueError, in plain words, for what is not the address of a web server.
-    """
-    if not text.isprintable() or " " in text or "\\" in text:
-        raise ValueError("should be a web address without spaces, such as https://cred.example.org")
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("should start with https:// (or http://) and a host name")
-    if "@" in parts.netloc:
-        raise ValueError("should not hold a user name or password: the instance is read as anybody reads it")
-    if parts.query or parts.fragment:
-        raise ValueError("should end before any ? or #")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = "" if parts.port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+_one_spelling = partial(
+    normalise_url, example="https://cred.example.org", instead="the instance is read as anybody reads it"
+)
 
 
 class SourceCredConfig(Config):
     """Which SourceCred instance belongs to the community."""
 
-    server_url: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(normalise_url)]
+    server_url: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_spelling)]
     """Where the SourceCred instance is served, such as https://cred.example.org; output/accounts.json lies below it."""
 
 

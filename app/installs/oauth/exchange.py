@@ -16,13 +16,14 @@ from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
 from app.host.binding import InstanceData
 from app.identity.links import Account, link_all
-from app.installs import service
+from app.installs.communities import live_rows, lock, lock_or_create
+from app.installs.installer import Installer
 from app.installs.oauth import grants
 from app.installs.oauth.grants import Grant
 from app.installs.oauth.schemas import ExchangeOut, OAuthUserOut
 from app.installs.oauth.visits import OAuthFlow
+from app.installs.passes import Prepared, apply_wanted, in_passes
 from app.installs.plan import Wanted
-from app.installs.service import Installer, Prepared
 from app.runtime.credentials import NewCredential, keep
 from app.runtime.models import Credential, Instance, PlatformBinding
 from metagov_sdk import AccountLink, Credentials, Installed, Mint, OAuthUser, SignedIn, Token
@@ -55,14 +56,12 @@ async def _install(installer: Installer, driver_id: str, grant: Grant, given: In
 
     async def write(session: AsyncSession, prepared: Prepared) -> ExchangeOut:
         if grant.community_id is None:
-            community, _ = await service.lock_or_create(session, driver_id, slug, "")
+            community, _ = await lock_or_create(session, driver_id, slug, "")
         else:
-            community = await service.lock(session, grant.community_id)
-        wanted = _wanted(grant.plugin, given, await service.live_rows(session, community.id))
+            community = await lock(session, grant.community_id)
+        wanted = _wanted(grant.plugin, given, await live_rows(session, community.id))
         await _bind(session, community, grant.plugin, given.community_platform_id)
-        planned, _ = await service.apply_wanted(
-            session, installer, driver_id, community, [wanted], prepared, whole_set=False
-        )
+        planned, _ = await apply_wanted(session, installer, driver_id, community, [wanted], prepared, whole_set=False)
         instance_id = planned[0].after.id
         await _keep(session, installer, instance_id, given)
         user = await _link(session, community, grant.plugin, given.user, given.community_platform_id)
@@ -80,7 +79,7 @@ async def _install(installer: Installer, driver_id: str, grant: Grant, given: In
     def credentials(instance: InstanceData) -> Credentials:
         return _Granted(given.credentials, installer.host.credentials(instance))
 
-    return await service.in_passes(installer, write, Prepared(credentials=credentials))
+    return await in_passes(installer, write, Prepared(credentials=credentials))
 
 
 def _wanted(plugin: str, given: Installed, rows: Sequence[Instance]) -> Wanted:

@@ -17,11 +17,11 @@ import structlog
 
 from app.host.binding import Host
 from app.host.discovery import Loaded
+from app.installs.installer import Installer
 from app.installs.oauth import grants
 from app.installs.oauth.pages import Stop
 from app.installs.oauth.revocation import revoke
 from app.installs.oauth.state import LONGEST_DRIVER_STATE, BadState, States, Visit, challenge, digest
-from app.installs.service import Installer
 from app.runtime.calls import PluginCrashed, ask
 from metagov_sdk import Authorize, Installed, OAuth, OAuthDenied, OAuthType, PluginError, Retry, Returned, SignedIn
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 
 import httpx
 from fastapi import FastAPI
@@ -14,42 +12,12 @@ from plugins.discord.oauth import PERMISSIONS, PERMISSIONS_INTEGER
 from plugins.discord.poll import DiscordPollParams
 from plugins.discord.vote import DiscordVoteParams
 from tests.conftest import Driver
+from tests.docs.curl import follow
 from tests.docs.pages import DOCS, ROOT, blocks
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.discord_world import Guild
 
 PAGE = DOCS / "discord.md"
-
-
-def commands() -> list[str]:
-    """What follows the prompts."""
-    return [command for block in blocks(PAGE, "console") for command in re.split(r"^\$ ", block.text, flags=re.M)[1:]]
-
-
-def expanded(command: str, names: dict[str, str]) -> list[str]:
-    """A command's words, as a shell would make them of these variables."""
-    for name, value in names.items():
-        command = re.sub(rf"\${name}\b", value, command)
-    assert "$" not in command, f"a variable that the page does not explain: {command}"
-    return shlex.split(command)
-
-
-async def curl(client: httpx.AsyncClient, words: list[str]) -> httpx.Response:
-    """What `curl` with these words would ask."""
-    assert words.pop(0) == "curl"
-    method, url, headers, body = None, "", {}, None
-    while words:
-        word = words.pop(0)
-        if word == "-X":
-            method = words.pop(0)
-        elif word == "-H":
-            name, _, value = words.pop(0).partition(": ")
-            headers[name] = value
-        elif word == "-d":
-            body = words.pop(0)
-        elif word not in ("-s", "-i"):
-            url = word
-    return await client.request(method or ("GET" if body is None else "POST"), url, headers=headers, content=body)
 
 
 async def test_its_commands_lead_to_a_vote(driver: Driver, app: FastAPI, discord: FakeDiscord, town: Guild) -> None:
@@ -63,11 +31,8 @@ async def test_its_commands_lead_to_a_vote(driver: Driver, app: FastAPI, discord
         "CHANNEL": str(square.id),
         "LOCATION": "$LOCATION",
     }
-    answers: list[httpx.Response] = []
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False)) as client:
-        for command in commands():
-            answers.append(await curl(client, expanded(command, names)))
-            names["LOCATION"] = answers[-1].headers.get("location", names["LOCATION"])
+        answers = await follow(PAGE, client, names)
         saved = await discord.interactions.send(
             client, "http://gateway.test/api/hooks/garden/discord", discord.interactions.ping()
         )

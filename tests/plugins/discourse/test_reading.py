@@ -8,11 +8,11 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from metagov_sdk import Place, Rejected, Retry, Unauthorized
+from metagov_sdk import Place, Rejected, Retry, Unauthorized, normalise_url
 from metagov_sdk.testing import Binding, bind
 from plugins.discourse import manifest
 from plugins.discourse.api import Refused
-from plugins.discourse.models import DiscourseConfig, normalise_url
+from plugins.discourse.models import DiscourseConfig
 from plugins.discourse.plugin import Discourse
 from plugins.discourse.provider import DiscourseMirror
 from plugins.discourse.records import PostRecord

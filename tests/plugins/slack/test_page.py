@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 
 import httpx
 from fastapi import FastAPI
@@ -15,6 +14,7 @@ from plugins.slack.models import SlackConfig
 from plugins.slack.oauth import SCOPES
 from plugins.slack.processes import EmojiVoteParams
 from tests.conftest import new_driver
+from tests.docs.curl import follow
 from tests.docs.pages import DOCS, ROOT, blocks
 from tests.fakes.slack import FakeSlack
 from tests.fakes.slack_state import Channel, Team
@@ -22,37 +22,6 @@ from tests.plugins.slack.conftest import SQUARE
 from tests.support.databases import empty
 
 PAGE = DOCS / "slack.md"
-
-
-def commands() -> list[str]:
-    """What follows the prompts."""
-    return [command for block in blocks(PAGE, "console") for command in re.split(r"^\$ ", block.text, flags=re.M)[1:]]
-
-
-def expanded(command: str, names: dict[str, str]) -> list[str]:
-    """A command's words, as a shell would make them of these variables."""
-    for name, value in names.items():
-        command = re.sub(rf"\${name}\b", value, command)
-    assert "$" not in command, f"a variable that the page does not explain: {command}"
-    return shlex.split(command)
-
-
-async def curl(client: httpx.AsyncClient, words: list[str]) -> httpx.Response:
-    """What `curl` with these words would ask."""
-    assert words.pop(0) == "curl"
-    method, url, headers, body = None, "", {}, None
-    while words:
-        word = words.pop(0)
-        if word == "-X":
-            method = words.pop(0)
-        elif word == "-H":
-            name, _, value = words.pop(0).partition(": ")
-            headers[name] = value
-        elif word == "-d":
-            body = words.pop(0)
-        elif word not in ("-s", "-i"):
-            url = word
-    return await client.request(method or ("GET" if body is None else "POST"), url, headers=headers, content=body)
 
 
 async def test_its_commands_lead_to_a_vote(slack: FakeSlack, slack_app: FastAPI, town: Team, square: Channel) -> None:
@@ -70,10 +39,7 @@ async def test_its_commands_lead_to_a_vote(slack: FakeSlack, slack_app: FastAPI,
     transport = httpx.ASGITransport(slack_app, raise_app_exceptions=False)
     try:
         async with driver.http, httpx.AsyncClient(transport=transport) as client:
-            answers: list[httpx.Response] = []
-            for command in commands():
-                answers.append(await curl(client, expanded(command, names)))
-                names["LOCATION"] = answers[-1].headers.get("location", names["LOCATION"])
+            answers = await follow(PAGE, client, names)
             slack.hooks.client = driver.http
             event = slack.hooks.verification("c4")
             checked = await slack.hooks.send(event, path="/api/hooks/garden/slack")
