@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from metagov_sdk.archive import ArchiveReader
-from metagov_sdk.archive.plain import Beside, PlainRow, plain_rows
+from metagov_sdk.archive.plain import Beside, PlainRow, epoch_ms, plain_rows
 from metagov_sdk.graph import Declaration, GraphBuilder, GraphRules, Key, PublishedGraph, WrongGraph, key_of
 from metagov_sdk.graph.anchor import add_anchor
 from metagov_sdk.graph.descriptions import cut, escape
@@ -48,6 +48,18 @@ class Place:
     name: str
     weight: float
     is_props: bool
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message, by somebody, at some time (`at`: milliseconds since 1970). `keys`: of its channel and its id."""
+
+    place: Place
+    id: str
+    author: str
+    content: str
+    at: int
+    keys: tuple[Key, Key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +136,24 @@ class DiscordGraph(GraphRules[DiscordGraphConfig]):
             for row in (Reaction, Mention)
         )
         first = None if since is None else (since - _EPOCH) // _MILLISECOND
+        channel = key_of((place.id,))
         async for messages in plain_rows(archive, Message, partition=place.id, since=since, deleted=deleted):
             last = max((raw["id"] for raw in messages), default="")
             await reactions.read_to(last)
             await mentions.read_to(last)
             for raw in messages:
                 found, named = reactions.take(raw["id"]), mentions.take(raw["id"])
-                if found and raw.get("webhook_id") is None:
-                    drawing.add(place, raw, found, named, first)
+                message = _read(raw, place, channel) if found else None
+                if message is not None and (first is None or message.at >= first):
+                    drawing.add(message, found, named)
+
+
+def _read(raw: PlainRow, place: Place, channel: Key) -> _Message | None:
+    """What somebody wrote at some time; None for what a webhook did. `channel`: the place's key."""
+    id, author, timestamp = raw["id"], raw.get("author_id"), raw.get("timestamp")
+    if author is None or timestamp is None or raw.get("webhook_id") is not None:
+        return None
+    return _Message(place, id, author, raw.get("content") or "", epoch_ms(timestamp), (channel, key_of((id,))))
 
 
 class _Drawing:
@@ -148,51 +170,29 @@ class _Drawing:
         self._links = f"https://discordapp.com/channels/{config.config.guildId}"
         self._emojis: dict[str, _Emoji] = {}
 
-    def add(
-        self,
-        place: Place,
-        message: PlainRow,
-        reactions: Iterable[PlainRow],
-        mentions: Iterable[PlainRow],
-        not_before: int | None,
-    ) -> None:
+    def add(self, message: _Message, reactions: Iterable[PlainRow], mentions: Iterable[PlainRow]) -> None:
         """Draw a message with all that belongs to it, if it is worth anything."""
-        author, timestamp = message.get("author_id"), message.get("timestamp")
-        if author is None or timestamp is None:
-            return
-        milliseconds = (datetime.fromisoformat(timestamp) - _EPOCH) // _MILLISECOND
-        if not_before is not None and milliseconds < not_before:
-            return
-        reacted = self._weigh(place, author, reactions)
+        reacted = self._weigh(message, reactions)
         # Not sum(), which rounds more finely than JavaScript's additions from Python 3.12 on.
         total = 0.0
         for *_, weight in reacted:
             total += weight
         if not total:
             return
-        if self.first_ms is None or milliseconds < self.first_ms:
-            self.first_ms = milliseconds
-        id, content = message["id"], message.get("content") or ""
-        here = key_of((place.id,)), key_of((id,))
-        number = self._message(place, here, id, author, content, milliseconds, total)
+        if self.first_ms is None or message.at < self.first_ms:
+            self.first_ms = message.at
+        number = self._message(message, total)
         if not self.config.simplifyGraph:
-            link = f"` to message [{id}]({self._links}/{place.id}/{id})"
             for who, emoji, weight in reacted:
                 if weight:
-                    self._reaction(here, number, who, emoji, milliseconds, weight, link)
+                    self._reaction(message, number, who, emoji, weight)
         for raw in mentions:
             if (named := self.people.get(raw["user_id"])) is not None:
-                address = (*(PROPS if place.is_props else MENTIONS), place.id, author, id, named.kind, named.id)
-                self.graph.edge(address, number, self._member(named), milliseconds)
-                count = len(re.findall(f"<@!?{re.escape(named.id)}>", content))
-                if count > 1:
-                    self.graph.edge_weight(address, count, 1)
+                self._mention(message, number, named)
 
-    def _weigh(
-        self, place: Place, author: str, reactions: Iterable[PlainRow]
-    ) -> Sequence[tuple[Person, _Emoji, float]]:
+    def _weigh(self, message: _Message, reactions: Iterable[PlainRow]) -> Sequence[tuple[Person, _Emoji, float]]:
         """Who reacted how, and what it is worth. In SourceCred's order, so that sums are the same to the last bit."""
-        people = self.people
+        people, place, author = self.people, message.place, message.author
         found = sorted((raw["user_id"], raw["emoji"]) for raw in reactions if raw["user_id"] in people)
         averaging = 1.0
         config = self.config.reactionWeightConfig
@@ -203,43 +203,40 @@ class _Drawing:
                     total += people[id].weight
             total += config.confidenceDampener
             averaging = 1 / total if total else 1.0
-        nothing = None if place.is_props else author
-        """Whose own reaction counts for nothing."""
-        return [
-            (who := people[id], shown := self._emoji(emoji), 0.0)
-            if id == nothing
-            else (who := people[id], shown := self._emoji(emoji), who.weight * place.weight * shown.weight * averaging)
-            for id, emoji in found
-        ]
+        reacted = []
+        for id, name in found:
+            who, emoji = people[id], self._emoji(name)
+            worthless = id == author and not place.is_props
+            weight = 0.0 if worthless else who.weight * place.weight * emoji.weight * averaging
+            reacted.append((who, emoji, weight))
+        return reacted
 
-    def _message(
-        self, place: Place, here: tuple[Key, Key], id: str, author: str, content: str, milliseconds: int, total: float
-    ) -> int:
-        graph, text = self.graph, escape(cut(content, _MESSAGE_UNITS))
-        description = f'#{place.name} message ["{text}..."]({self._links}/{place.id}/{id})'
+    def _message(self, message: _Message, total: float) -> int:
+        graph, place, text = self.graph, message.place, escape(cut(message.content, _MESSAGE_UNITS))
+        description = f'#{place.name} message ["{text}..."]({self._links}/{place.id}/{message.id})'
         weight = total if self.config.simplifyGraph else None
-        number = graph.keyed_node((_MESSAGE, *here), description, milliseconds, weight=weight)
-        if (writer := self.people.get(author)) is not None:
-            graph.keyed_edge((_AUTHORS, writer.kind_key, *here), self._member(writer), number, milliseconds)
+        number = graph.keyed_node((_MESSAGE, *message.keys), description, message.at, weight=weight)
+        if (writer := self.people.get(message.author)) is not None:
+            keys = (_AUTHORS, writer.kind_key, *message.keys)
+            graph.keyed_edge(keys, self._member(writer), number, message.at)
         return number
 
-    def _reaction(
-        self,
-        here: tuple[Key, Key],
-        number: int,
-        who: Person,
-        emoji: _Emoji,
-        milliseconds: int,
-        weight: float,
-        link: str,
-    ) -> None:
-        """`here`: the keys of the message's channel and id; `number`: of its node."""
-        graph, (channel, id), name = self.graph, here, emoji.key
-        keys = (_REACTION, channel, name, who.key, id)
-        reaction = graph.keyed_node(keys, f"Reacted `{emoji.shown}{link}", milliseconds, weight=weight)
-        graph.keyed_edge((_REACTS_TO, name, who.key, channel, id), reaction, number, milliseconds)
-        adds = (_ADDS_REACTION, who.kind_key, name, channel, id)
-        graph.keyed_edge(adds, self._member(who), reaction, milliseconds)
+    def _reaction(self, message: _Message, number: int, who: Person, emoji: _Emoji, weight: float) -> None:
+        """`number`: of the message's node."""
+        graph, at, (channel, id), name = self.graph, message.at, message.keys, emoji.key
+        link = f"[{message.id}]({self._links}/{message.place.id}/{message.id})"
+        description = f"Reacted `{emoji.shown}` to message {link}"
+        reaction = graph.keyed_node((_REACTION, channel, name, who.key, id), description, at, weight=weight)
+        graph.keyed_edge((_REACTS_TO, name, who.key, channel, id), reaction, number, at)
+        graph.keyed_edge((_ADDS_REACTION, who.kind_key, name, channel, id), self._member(who), reaction, at)
+
+    def _mention(self, message: _Message, number: int, named: Person) -> None:
+        kind = PROPS if message.place.is_props else MENTIONS
+        address = (*kind, message.place.id, message.author, message.id, named.kind, named.id)
+        self.graph.edge(address, number, self._member(named), message.at)
+        count = len(re.findall(f"<@!?{re.escape(named.id)}>", message.content))
+        if count > 1:
+            self.graph.edge_weight(address, count, 1)
 
     def _member(self, who: Person) -> int:
         number = self._members.get(who.id)
