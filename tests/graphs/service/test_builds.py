@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from app.core.errors import Conflict
 from app.graphs import building
 from app.graphs.building import BuildFailed
 from app.graphs.builds import build_due, notice_moved
+from app.graphs.child import verdict
 from app.graphs.files import GraphFiles
 from app.graphs.sweep import sweep_graphs
+from metagov_sdk.graph import UnreadableGraph
 from tests.graphs.service.towns import DISCORD_CONFIG, PROPS_CONFIG, Place, small_town, source_of
 from tests.support.problems import problem
 
@@ -221,3 +224,19 @@ def test_a_path_is_made_of_names_alone(tmp_path: Path) -> None:
     for name in ("../../etc/passwd", "a" * 64, "A" * 64 + ".gz", "a" * 63 + ".gz", "a" * 64 + ".gz\n"):
         with pytest.raises(ValueError, match="no file"):
             GraphFiles(tmp_path).path(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnreadableGraph("/" + "x" * 2_000_000, "it is wrong"), ("wrong", "/xxx")),
+        (sqlite3.OperationalError("disk I/O error"), ("away", "the graph's index cannot be written: disk I/O error")),
+        (OSError(28, "No space left on device"), ("away", "OSError: No space left on device")),
+        (OverflowError("of a rule set"), ("away", "building it failed unexpectedly (OverflowError)")),
+    ],
+)
+def test_whatever_goes_wrong_is_said_in_a_line(error: Exception, said: tuple[str, str]) -> None:
+    (found,) = verdict(error).items()
+    assert found[0] == said[0]
+    assert found[1].startswith(said[1])
+    assert len(found[1]) <= 10_000
