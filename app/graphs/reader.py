@@ -142,7 +142,7 @@ class Index:
 
 @contextlib.contextmanager
 def open_index(path: Path) -> Iterator[Index]:
-    """Open an index to read it. Raises sqlite3.OperationalError when it is not there."""
+    """Open an index to read it. Raises sqlite3.DatabaseError when it is not there, or damaged."""
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         yield Index(database)
@@ -187,8 +187,11 @@ class BuiltGraph:
 
         try:
             return await asyncio.to_thread(ask)
-        except sqlite3.OperationalError as error:
-            raise errors.Conflict("the graph's files are not there; ask for a build") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:
+                # Damaged: the next build would take it for whole, and leave it as it is.
+                path.unlink(missing_ok=True)
+            raise errors.Conflict("the graph's index is not there, or damaged; ask for a build") from error
 
     async def _built(self) -> tuple[str, Path]:
         if self._found is None:
