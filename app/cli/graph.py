@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import json
 import os
+import sqlite3
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,7 +76,7 @@ def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -
     status = _run(work)
     if as_json:
         click.echo(json.dumps(_plain(status)))
-    if status.state != "built":
+    if status.state != "built" or status.put_off:
         raise click.ClickException(status.error or "it was not built")
     if not as_json:
         built = f"{status.nodes:,} nodes and {status.edges:,} edges"
@@ -105,7 +107,7 @@ async def _watch(gateway: Gateway, instance: InstanceData, status: GraphStatus) 
             if said is not None:
                 step = f"{instance.plugin}: {said['step']}"
                 bar.update(task, completed=said["done"], total=said["total"], description=step)
-            if status.error is not None and status.state != "building":
+            if status.put_off:
                 # Put off: whoever waits at a terminal hears why, rather than of the next try.
                 break
     return status
@@ -245,11 +247,18 @@ def _run(work: Callable[[Gateway], Awaitable[ResultT]]) -> ResultT:
         return asyncio.run(opened())
     except Problem as problem:
         raise click.ClickException(problem.detail) from problem
-    except FileNotFoundError as error:
-        raise click.ClickException(
-            f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({settings.graph_dir}) the workers' folder?"
-        ) from error
+    except (sqlite3.Error, zlib.error) as error:
+        raise click.ClickException(f"a file of the graph cannot be read ({error}); build it again") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise click.ClickException(_said(error, settings.graph_dir)) from error
         if is_away(error):
             raise click.ClickException("the database cannot be reached; check METAGOV_DATABASE_URL") from error
         raise
+
+
+def _said(error: OSError, graph_dir: str) -> str:
+    path = Path(os.fsdecode(error.filename))
+    if isinstance(error, FileNotFoundError) and path.is_relative_to(Path(graph_dir).resolve()):
+        return f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({graph_dir}) the workers' folder?"
+    return f"{path}: {error.strerror}"
