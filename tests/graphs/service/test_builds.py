@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import io
 import json
 import os
+import random
 import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +243,43 @@ def test_whatever_goes_wrong_is_said_in_a_line(error: Exception, said: tuple[str
     assert found[0] == said[0]
     assert found[1].startswith(said[1])
     assert len(found[1]) <= 10_000
+
+
+@pytest.mark.parametrize("step", ["write", "close"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    class Full(io.BufferedWriter):
+        def write(self, data: Any) -> int:
+            if step == "write" and len(data) > 10_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            # As the real one: it is closed, and what could not be flushed is said.
+            self.raw.close()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", lambda handle, mode: Full(io.FileIO(handle, "w")))
+    with pytest.raises(OSError, match="No space left"):
+        GraphFiles(tmp_path).write_packed(random.Random(1).randbytes(2**20) for _ in range(20))
+    assert list(tmp_path.glob("*/*")) == []
+    assert "packing" not in {thread.name[:7] for thread in threading.enumerate()}
+
+
+def test_the_sweep_takes_nothing_of_anybody_elses(tmp_path: Path) -> None:
+    files = GraphFiles(tmp_path)
+    with files.writing() as fresh:
+        unfinished = tmp_path / "tmp" / fresh.path.name
+        theirs = [tmp_path / "tmp" / "notes.txt", tmp_path / "photos" / "1.jpg", tmp_path / "letters" / "old"]
+        for path in theirs:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("")
+        theirs[-1].unlink()
+        theirs[-1].mkdir()
+        kept = files.write_packed([b"x"])
+        assert files.sweep([], older_than=-10) == 2
+        assert not unfinished.exists()
+        assert not files.has(f"{kept.sha256}.gz")
+        assert all(path.exists() for path in theirs)
