@@ -170,7 +170,7 @@ class _Fetching:
             return await asyncio.to_thread(keeping.keep)
 
     def _said(self, url: str, reason: str) -> str:
-        return f"the input {self.input.name!r} ({urlsplit(url).hostname}) cannot be taken: {reason}"
+        return f"the input {self.input.name!r} ({_host(url)}) cannot be taken: {reason}"
 
 
 class _Packing:
@@ -218,5 +218,13 @@ def _hash(url: str) -> bytes:
     return hashlib.sha256(url.encode()).digest()
 
 
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "no host"
+    except ValueError:
+        return "no host"
+
+
 def _short(header: str | None) -> str | None:
-    return None if header is None or len(header) > 1000 else header
+    """A header that can be sent back; what is longer than any, or no ASCII, is not worth a mistake."""
+    return header if header is not None and len(header) <= 1000 and header.isascii() else None

@@ -123,6 +123,28 @@ async def test_who_is_away_is_stood_in_for_by_what_was_fetched_last(place: Place
     assert "/graph" not in gone["error"], "a path can be a capability"
 
 
+async def test_a_url_that_is_none_is_refused_wherever_it_comes_from(place: Place) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    stored = json.dumps({**PROPS_CONFIG, "inputs": [{"name": "guests", "graph_url": "http://[x/graph"}]})
+    await place.gateway.db.pool.execute("UPDATE instances SET config = $1, generation = generation + 1", stored)
+    await place.work()
+    graph = (await place.graphs())["props"]
+    assert "the input 'guests' (no host) cannot be taken" in graph["error"]
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("value", ['"é"', '"' + "x" * 3000 + '"'])
+async def test_a_version_that_cannot_be_sent_back_is_forgotten(
+    place: Place, elsewhere: Elsewhere, name: str, value: str
+) -> None:
+    elsewhere.headers = {"/graph": {name: value}}
+    await place.enable(props=taking(elsewhere))
+    for _ in range(2):
+        assert (await build(place))["state"] == "built"
+    again = 200 if name == "ETag" else 304
+    assert [status for path, _, status in elsewhere.asked if path == "/graph"] == [200, again]
+
+
 def without(graph: bytes, *path: str | int) -> bytes:
     """A graph with a member missing."""
     document = json.loads(graph)
@@ -261,6 +283,9 @@ async def test_rule_sets_read_each_others_graphs(place: Place, anonymous: httpx.
         ([{"name": "a", "plugin": "meetings", "graph_url": "http://x.example/"}], "/0", "either"),
         ([{"name": "a"}], "/0", "either"),
         ([{"name": "a", "graph_url": "file:///etc/passwd"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http://[x/graph"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http:///graph"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http://x.example:99999/"}], "/0/graph_url", "http"),
         ([{"name": "a", "graph_url": "http://x.example/"}] * 2, "", "one name"),
         ([{"name": f"a{n}", "graph_url": "http://x.example/"} for n in range(21)], "", "at most 20"),
     ],
