@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import Conflict
-from app.graphs import building
+from app.graphs import building, builds
 from app.graphs.building import BuildFailed
 from app.graphs.builds import build_due, notice_moved
 from app.graphs.child import verdict
@@ -168,6 +168,23 @@ async def test_a_child_that_is_killed_leaves_nothing_and_is_tried_again(
     await place.gateway.db.pool.execute("UPDATE graphs SET next_at = now()")
     await place.work()
     assert (await place.graphs())["props"]["state"] == "built"
+
+
+async def test_rules_without_an_end_are_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    ended: list[bool] = []
+
+    async def endless(job: Any, heard: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(building, "build_apart", endless)
+    monkeypatch.setattr(builds, "_LONGEST_BUILD", 0.3)
+    await place.work()
+    assert ended == [True]
+    assert "building it took longer than" in (await place.graphs())["props"]["error"]
 
 
 async def test_a_stale_worker_names_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

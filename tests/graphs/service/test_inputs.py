@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from app.core.egress import EgressPolicy
+from app.graphs import builds
 from metagov_sdk.graph import (
     Declaration,
     EdgeType,
@@ -130,6 +132,20 @@ async def test_a_url_that_is_none_is_refused_wherever_it_comes_from(place: Place
     await place.work()
     graph = (await place.graphs())["props"]
     assert "the input 'guests' (no host) cannot be taken" in graph["error"]
+
+
+async def test_whoever_drips_holds_up_nobody_for_long(
+    place: Place, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builds, "_LONGEST_FETCH", 0.5)
+    elsewhere.pause = 30
+    await place.enable(props=taking(elsewhere))
+    async with asyncio.timeout(20):
+        await place.work()
+    graph = (await place.graphs())["props"]
+    assert graph["state"] == "waiting"
+    assert "fetching its inputs took longer than" in graph["error"]
+    assert not list(place.gateway.graphs.require_files().folder.glob("*/*"))
 
 
 @pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
