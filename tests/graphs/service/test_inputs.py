@@ -148,6 +148,17 @@ async def test_whoever_drips_holds_up_nobody_for_long(
     assert not list(place.gateway.graphs.require_files().folder.glob("*/*"))
 
 
+async def test_redirects_are_refused_and_not_followed(place: Place, elsewhere: Elsewhere) -> None:
+    await place.enable(props=taking(elsewhere))
+    await place.work()
+    elsewhere.status = 302
+    elsewhere.asked.clear()
+    graph = await build(place)
+    assert graph["state"] == "failed"
+    assert "it answered 302, a redirect" in graph["error"]
+    assert [path for path, _, _ in elsewhere.asked] == ["/graph"]
+
+
 @pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
 @pytest.mark.parametrize("value", ['"é"', '"' + "x" * 3000 + '"'])
 async def test_a_version_that_cannot_be_sent_back_is_forgotten(
