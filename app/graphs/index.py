@@ -23,7 +23,9 @@ from metagov_sdk.graph.addresses import NO_BYTE, key_of, utf8
 from metagov_sdk.graph.keys import PAGE, Keys
 
 FORMAT = "2"
-_LARGEST = sys.float_info.max
+LARGEST = sys.float_info.max
+LONGEST_LABEL = 1000
+"""Characters: a foreign node's description may be a megabyte, and a hundred nodes are one answer."""
 Say = Callable[[int, int], None]
 
 _TABLES = """
@@ -178,14 +180,14 @@ def _finite(weights: array[float]) -> array[float]:
     if isfinite(sum(weights)):
         return weights
     # Past the largest number times 0 is not a number: 0, as is whatever else is multiplied by it.
-    return array("d", [min(weight, _LARGEST) if weight == weight else 0.0 for weight in weights])
+    return array("d", [min(weight, LARGEST) if weight == weight else 0.0 for weight in weights])
 
 
 def _add(before: float, weights: array[float]) -> float:
     try:
-        return min(before + fsum(weights), _LARGEST)
+        return min(before + fsum(weights), LARGEST)
     except OverflowError:
-        return _LARGEST
+        return LARGEST
 
 
 def _text(address: Address) -> str:
@@ -193,8 +195,8 @@ def _text(address: Address) -> str:
 
 
 def _stored(text: str) -> str:
-    """Text that can be stored: of halves of characters the other half is not there."""
-    return text.encode("utf-8", "replace").decode()
+    """Text that can be stored: not too long, and of halves of characters the other half is not there."""
+    return text[:LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 def read_address(stored: bytes) -> Address:

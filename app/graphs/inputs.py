@@ -150,7 +150,7 @@ class _Fetching:
         return f"{sha256}.input"
 
     def _away(self, url: str, known: Mapping[str, str] | None, reason: str, status: int) -> str:
-        """What was fetched last, where the host is only away; what was taken back, or has moved, is not used any more."""
+        """What was fetched last, where the host is only away; what was taken back or has moved is not used any more."""
         if 300 <= status < 400 and status != 304:
             raise BuildRefused(self._said(url, f"{reason}, a redirect; name where it leads, for none is followed"))
         if 400 <= status < 500 and status not in (408, 425, 429):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from app.graphs.index import LONGEST_LABEL
 from app.graphs.reader import Top
 from metagov_sdk.graph import GraphNode
 
@@ -19,7 +20,7 @@ _WIDTH, _HEIGHT, _MARGIN = 1200.0, 800.0, 70.0
 _STEPS = 250
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997755", "#777777")
-_LONGEST_LABEL = 28
+_LONGEST_TEXT = 28
 _LINK = re.compile(r"\[(?P<text>(?:[^\]\\]|\\.)*)\]\([^)]*\)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -69,13 +70,14 @@ def draw(top: Top, title: str) -> str:
 
 def plain_label(text: str) -> str:
     """A description without the markup that SourceCred shows it with: links as their text, references resolved."""
-    return _CONTROL.sub(" ", html.unescape(_LINK.sub(lambda link: link["text"], text))).strip()
+    # Looking for links takes as long as the square of a text that is nothing but brackets.
+    return _CONTROL.sub(" ", html.unescape(_LINK.sub(lambda link: link["text"], text[:LONGEST_LABEL]))).strip()
 
 
 def _label(node: GraphNode, place: _Place, radius: float) -> str:
-    label = plain_label(node.label) or node.address[-1]
-    if len(label) > _LONGEST_LABEL:
-        label = label[: _LONGEST_LABEL - 1] + "…"
+    label = plain_label(node.label) or "".join(node.address[-1:])
+    if len(label) > _LONGEST_TEXT:
+        label = label[: _LONGEST_TEXT - 1] + "…"
     left = place.x > _WIDTH - 220
     x = place.x - radius - 4 if left else place.x + radius + 4
     anchor = ' text-anchor="end"' if left else ""

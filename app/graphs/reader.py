@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from app.core.db import Pool
 from app.graphs.files import GraphFiles
-from app.graphs.index import read_address
+from app.graphs.index import LARGEST, read_address
 from metagov_sdk import errors
 from metagov_sdk.graph import Address, Direction, GraphNeighbour, GraphNode, Key, WrongGraph, key_of
 
@@ -136,7 +136,7 @@ class Index:
         edges: dict[tuple[int, int], float] = {}
         for src, dst, _, weight, _ in self._database.execute(_AMONG, (json.dumps(list(places)),)):
             ends = places[src], places[dst]
-            edges[ends] = edges.get(ends, 0.0) + weight
+            edges[ends] = min(edges.get(ends, 0.0) + weight, LARGEST)
         return Top([_node(row) for row in rows], [(*ends, weight) for ends, weight in edges.items()])
 
 

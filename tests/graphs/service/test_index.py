@@ -138,6 +138,7 @@ def test_weights_past_the_largest_number_are_the_largest(tmp_path: Path) -> None
         ]
         assert [each.weight for each in index.node_types()] == [0, most]
         assert [(each.weight, each.backwards) for each in index.edge_types()] == [(most, 0)]
+        assert {weight for _, _, weight in index.picture(4).edges} == {most}
 
 
 def test_types_with_halves_of_characters_in_their_names_are_kept(tmp_path: Path) -> None:
@@ -149,3 +150,12 @@ def test_types_with_halves_of_characters_in_their_names_are_kept(tmp_path: Path)
     write_index(PublishedGraph(GraphBuilder("town").finish(), kinds), path, lambda done, total: None)
     with open_index(path) as index:
         assert [each.name for each in (*index.node_types(), *index.edge_types())] == ["?", "a?"]
+
+
+def test_a_label_is_no_novel(tmp_path: Path) -> None:
+    graph = GraphBuilder("town")
+    graph.node(("town", "M", "1"), "novel" * 200_000, 1)
+    path = tmp_path / "index"
+    write_index(PublishedGraph(graph.finish(), _DECLARATION), path, lambda done, total: None)
+    with open_index(path) as index:
+        assert [each.label for each in index.top(None, 1)] == ["novel" * 200]
