@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import json
 import os
+import sqlite3
+import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,7 +57,7 @@ def build(community: str, plugin: str, platform_id: str | None, as_json: bool) -
     status = _run(work)
     if as_json:
         click.echo(json.dumps(_plain(status)))
-    if status.state != "built":
+    if status.state != "built" or status.put_off:
         raise click.ClickException(status.error or "it was not built")
     if not as_json:
         built = f"{status.nodes:,} nodes and {status.edges:,} edges"
@@ -71,7 +73,7 @@ async def _watch(gateway: Gateway, instance: InstanceData, status: GraphStatus) 
             said = status.progress
             if said is not None:
                 show(f"{instance.plugin}: {said['step']}", said["done"], said["total"])
-            if status.error is not None and status.state != "building":
+            if status.put_off:
                 # Put off: whoever waits at a terminal hears why, rather than of the next try.
                 break
     return status
@@ -200,10 +202,18 @@ def _run(work: Callable[[Gateway], Awaitable[ResultT]]) -> ResultT:
     async def with_files(gateway: Gateway) -> ResultT:
         try:
             return await work(gateway)
-        except FileNotFoundError as error:
-            folder = gateway.settings.graph_dir
-            raise click.ClickException(
-                f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({folder}) the workers' folder?"
-            ) from error
+        except (sqlite3.Error, zlib.error) as error:
+            raise click.ClickException(f"a file of the graph cannot be read ({error}); build it again") from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(_said(error, gateway.settings.graph_dir)) from error
 
     return run_on_gateway(with_files)
+
+
+def _said(error: OSError, graph_dir: str) -> str:
+    path = Path(os.fsdecode(error.filename))
+    if isinstance(error, FileNotFoundError) and path.is_relative_to(Path(graph_dir).resolve()):
+        return f"a file of the graph is not there: is METAGOV_GRAPH_DIR ({graph_dir}) the workers' folder?"
+    return f"{path}: {error.strerror}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from app.core.http import Answer, Body
+from app.core.http import Answer, Body, Moment
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.*?\-]+$")]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[!-~]+$")]
@@ -109,7 +109,7 @@ class SecretOut(Answer):
 class RecoverIn(Body):
     """What to make due again."""
 
-    since: AwareDatetime
+    since: Moment
     """Deliveries made since then, with its UTC offset."""
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import case, cast, func, literal, null, text, update
@@ -41,6 +42,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 3600.0
 _CHECK_EVERY = timedelta(hours=1)
 """How often inputs from elsewhere are asked whether they have changed."""
 _LONGEST_ERROR = 4000
+_LONGEST_FETCH, _LONGEST_BUILD = 600.0, 3600.0
+"""Seconds. Builds come one after the other: a host that drips, or rules without an end, would stop everybody's."""
+ResultT = TypeVar("ResultT")
 
 _log = structlog.get_logger(__name__)
 
@@ -124,17 +128,26 @@ async def _build(use: Graphs, row: Graph, instance: InstanceData, values: dict[s
         error = f"nothing of {config.source!r} is archived yet{where}"
         await _close(use, row, {**values, "error": error, "state": "waiting"} if row.files is None else values)
         return
-    inputs = await resolve(use, row.id, instance, config)
+    inputs = await _within(_LONGEST_FETCH, "fetching its inputs", resolve(use, row.id, instance, config))
     values["check_at"] = func.clock_timestamp() + _CHECK_EVERY if inputs.remote else null()
     fingerprint = _fingerprint(use, instance, values["head"], inputs)
     if fingerprint == row.fingerprint and not row.forced and row.files is not None and _all_there(use, row.files):
         await _close(use, row, {**values, "state": "built", "error": null()})
         return
-    built = await building.build_apart(
-        _job(use, instance, config, values["head"], inputs), lambda said: _progress(use, row, said)
+    job = _job(use, instance, config, values["head"], inputs)
+    built = await _within(
+        _LONGEST_BUILD, "building it", building.build_apart(job, lambda said: _progress(use, row, said))
     )
     reached(KillPoint.GRAPH_WRITTEN)
     await _name(use, row, instance, {**values, "fingerprint": fingerprint}, built)
+
+
+async def _within(seconds: float, what: str, work: Awaitable[ResultT]) -> ResultT:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise BuildFailed(f"{what} took longer than {seconds / 60:g} minutes") from None
 
 
 def _config(use: Graphs, instance: InstanceData) -> GraphConfig:

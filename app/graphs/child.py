@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -41,6 +42,8 @@ from metagov_sdk.graph import (
 )
 
 _SAY_SECONDS = 0.5
+_LONGEST_REASON = 10_000
+"""Characters: places in foreign files can be of any length, and a line is read as a whole."""
 
 
 class InputFiles(TypedDict):
@@ -160,6 +163,24 @@ def write_files(published: PublishedGraph, files: GraphFiles, output: _Output) -
     return Built(nodes=graph.node_count, edges=graph.edge_count, files={**named, "index": index})
 
 
+def verdict(error: Exception) -> dict[str, str]:
+    """What is said of a build that failed: `wrong`, as long as nothing changes, or `away`, for this time."""
+    said = f"{error}"[:_LONGEST_REASON]
+    match error:
+        case ArchiveAway():
+            return {"away": said}
+        case GraphError() | ArchiveError():
+            return {"wrong": said}
+        case MemoryError():
+            return {"wrong": "the graph is too large for this machine's memory"}
+        case OSError():
+            return {"away": f"{type(error).__name__}: {error.strerror or said}"}
+        case sqlite3.Error():
+            return {"away": f"the graph's index cannot be written: {said}"}
+    traceback.print_exception(error)
+    return {"away": f"building it failed unexpectedly ({type(error).__name__}); the log has more"}
+
+
 def _find(named: str) -> Any:
     module, _, name = named.partition(":")
     return getattr(import_module(module), name)
@@ -195,14 +216,9 @@ def main() -> int:
     threading.Thread(target=_end_with, args=(sys.stdin.buffer,), daemon=True).start()
     try:
         output.say(built=asyncio.run(build(job, output)))
-    except ArchiveAway as error:
-        output.say(away=str(error))
-    except (GraphError, ArchiveError) as error:
-        output.say(wrong=str(error))
-    except MemoryError:
-        output.say(wrong="the graph is too large for this machine's memory")
-    except OSError as error:
-        output.say(away=f"{type(error).__name__}: {error.strerror or error}")
+    except Exception as error:
+        # Whatever a rule set of whoever's has done: the one who asked is told.
+        output.say(**verdict(error))
     except BaseException:
         traceback.print_exc()
         os._exit(1)

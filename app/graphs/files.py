@@ -24,6 +24,7 @@ _LEVEL = 3
 _BLOCK, _AHEAD = 2**22, 2
 """What is packed at once, so large that waiting for the interpreter is next to nothing; how many blocks wait."""
 _NAME = re.compile(r"[0-9a-f]{64}\.(?:gz|sqlite|input)")
+_UNFINISHED, _FRESH_NAME = "tmp", re.compile(r"[0-9a-f]{8}-\w+")
 _GRACE_SECONDS = 3600.0
 
 
@@ -100,12 +101,16 @@ class GraphFiles:
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self, named: Collection[str], older_than: float = _GRACE_SECONDS) -> int:
-        """Remove what is not named and has been there for some time, unfinished files among it. Returns how many."""
+        """Remove what is not named and has been there for some time, unfinished files among it. Returns how many.
+
+        Files of another kind stay: the folder may be somebody's by mistake.
+        """
         before = time() - older_than
         count = 0
         for path in self.folder.glob("*/*"):
+            own = _NAME.fullmatch(path.name) or (path.parent.name == _UNFINISHED and _FRESH_NAME.fullmatch(path.name))
             try:
-                if path.name not in named and path.stat().st_mtime < before:
+                if own and path.name not in named and path.stat().st_mtime < before:
                     path.unlink()
                     count += 1
             except FileNotFoundError:
@@ -120,7 +125,7 @@ class Fresh:
         self._files = files
 
     def __enter__(self) -> Fresh:
-        folder = self._files.folder / "tmp"
+        folder = self._files.folder / _UNFINISHED
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{secrets.token_hex(4)}-", dir=folder)
         self.path = Path(name)
@@ -144,8 +149,11 @@ class Fresh:
         _sync_folder(target.parent)
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:
+            # Where the disk is full, closing fails as well.
+            self.path.unlink(missing_ok=True)
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:

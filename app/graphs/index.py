@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, pairwise, repeat
-from math import fsum
+from math import fsum, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from metagov_sdk.graph.addresses import NO_BYTE, key_of, utf8
 from metagov_sdk.graph.keys import PAGE, Keys
 
 FORMAT = "2"
+LARGEST = sys.float_info.max
+LONGEST_LABEL = 1000
+"""Characters: a foreign node's description may be a megabyte, and a hundred nodes are one answer."""
 Say = Callable[[int, int], None]
 
 _TABLES = """
@@ -84,7 +88,7 @@ class _Indexing:
     def _write_edges(self) -> tuple[array[float], array[int]]:
         """Returns by node what flows to it, and how many edges are at it."""
         edges, nodes = self._edges, len(self._nodes.keys)
-        forwards, backwards = self._weigh.all_edges()
+        forwards, backwards = map(_finite, self._weigh.all_edges())
         counts, sums = [0] * len(self._edge_kinds), [[0.0, 0.0] for _ in self._edge_kinds]
         for type, rows in _by_type(edges.keys, [kind.prefix for kind in self._edge_kinds]):
             self._say(rows.start, self._total)
@@ -94,9 +98,10 @@ class _Indexing:
             self._database.executemany("INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)", values)
             if type is not None:
                 counts[type] += len(rows)
-                sums[type] = [before + fsum(column) for before, column in zip(sums[type], weights, strict=True)]
+                sums[type] = [_add(before, column) for before, column in zip(sums[type], weights, strict=True)]
         for number, kind in enumerate(self._edge_kinds):
-            row = (number, kind.forward_name, kind.backward_name, _text(kind.prefix), counts[number], *sums[number])
+            names = map(_stored, (kind.forward_name, kind.backward_name))
+            row = (number, *names, _text(kind.prefix), counts[number], *sums[number])
             self._database.execute("INSERT INTO edge_types VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         inflow, degrees = array("d", bytes(8 * nodes)), array("I", bytes(4 * nodes))
         for src, dst, forth, back in zip(edges.src, edges.dst, forwards, backwards, strict=True):
@@ -104,11 +109,11 @@ class _Indexing:
             inflow[src] += back
             degrees[src] += 1
             degrees[dst] += src != dst
-        return inflow, degrees
+        return _finite(inflow), degrees
 
     def _write_nodes(self, inflow: array[float], degrees: array[int]) -> None:
         nodes = self._nodes
-        weights = self._weigh.all_nodes()
+        weights = _finite(self._weigh.all_nodes())
         for number in (number for number, place in enumerate(nodes.described) if not place):
             weights[number] = 0.0
         types: list[int | None] = []
@@ -118,7 +123,7 @@ class _Indexing:
             if type is not None:
                 each = slice(rows.start, rows.stop)
                 counts[type] += len(rows) - nodes.described[each].count(0)
-                sums[type] += fsum(weights[each])
+                sums[type] = _add(sums[type], weights[each])
         for page in range(nodes.keys.pages):
             each = slice(page * PAGE, (page + 1) * PAGE)
             self._say(len(self._edges.keys) + each.start, self._total)
@@ -129,7 +134,7 @@ class _Indexing:
             text = nodes.keys.text(page)
             self._add_nodes(each.start, text, self._labels(text, places), *columns)
         for number, kind in enumerate(self._node_kinds):
-            named = (number, kind.name, kind.plural_name, _text(kind.prefix))
+            named = (number, _stored(kind.name), _stored(kind.plural_name), _text(kind.prefix))
             row = (*named, counts[number], sums[number], kind in self._users)
             self._database.execute("INSERT INTO node_types VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -170,13 +175,28 @@ def _by_type(keys: Keys, prefixes: Sequence[Address]) -> Iterator[tuple[int | No
         yield max(fitting, key=lambda number: len(prefixes[number]), default=None), range(start, stop)
 
 
+def _finite(weights: array[float]) -> array[float]:
+    """Weights that can be shown: JSON has no infinity. Each is finite in a graph, but not their products and sums."""
+    if isfinite(sum(weights)):
+        return weights
+    # Past the largest number times 0 is not a number: 0, as is whatever else is multiplied by it.
+    return array("d", [min(weight, LARGEST) if weight == weight else 0.0 for weight in weights])
+
+
+def _add(before: float, weights: array[float]) -> float:
+    try:
+        return min(before + fsum(weights), LARGEST)
+    except OverflowError:
+        return LARGEST
+
+
 def _text(address: Address) -> str:
     return json.dumps(address, ensure_ascii=False, separators=(",", ":"))
 
 
 def _stored(text: str) -> str:
-    """Text that can be stored: of halves of characters the other half is not there."""
-    return text.encode("utf-8", "replace").decode()
+    """Text that can be stored: not too long, and of halves of characters the other half is not there."""
+    return text[:LONGEST_LABEL].encode("utf-8", "replace").decode()
 
 
 def read_address(stored: bytes) -> Address:

@@ -150,7 +150,9 @@ class _Fetching:
         return f"{sha256}.input"
 
     def _away(self, url: str, known: Mapping[str, str] | None, reason: str, status: int) -> str:
-        """What was fetched last, where the host is only away; what was taken back is not used any more."""
+        """What was fetched last, where the host is only away; what was taken back or has moved is not used any more."""
+        if 300 <= status < 400 and status != 304:
+            raise BuildRefused(self._said(url, f"{reason}, a redirect; name where it leads, for none is followed"))
         if 400 <= status < 500 and status not in (408, 425, 429):
             raise BuildRefused(self._said(url, reason))
         if known is None:
@@ -170,7 +172,7 @@ class _Fetching:
             return await asyncio.to_thread(keeping.keep)
 
     def _said(self, url: str, reason: str) -> str:
-        return f"the input {self.input.name!r} ({urlsplit(url).hostname}) cannot be taken: {reason}"
+        return f"the input {self.input.name!r} ({_host(url)}) cannot be taken: {reason}"
 
 
 class _Packing:
@@ -218,5 +220,13 @@ def _hash(url: str) -> bytes:
     return hashlib.sha256(url.encode()).digest()
 
 
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "no host"
+    except ValueError:
+        return "no host"
+
+
 def _short(header: str | None) -> str | None:
-    return None if header is None or len(header) > 1000 else header
+    """A header that can be sent back; what is longer than any, or no ASCII, is not worth a mistake."""
+    return header if header is not None and len(header) <= 1000 and header.isascii() else None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from app.graphs.index import LONGEST_LABEL
 from app.graphs.reader import Top
 from metagov_sdk.graph import GraphNode
 
@@ -19,7 +20,7 @@ _WIDTH, _HEIGHT, _MARGIN = 1200.0, 800.0, 70.0
 _STEPS = 250
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997755", "#777777")
-_LONGEST_LABEL = 28
+_LONGEST_TEXT = 28
 _GREAT = 12.0
 """The radius from which on a node's label is bold."""
 _WIDE_FROM = 0x1100
@@ -74,13 +75,14 @@ def draw(top: Top, title: str) -> str:
 
 def plain_label(text: str) -> str:
     """A description without the markup that SourceCred shows it with: links as their text, references resolved."""
-    return _CONTROL.sub(" ", html.unescape(_LINK.sub(lambda link: link["text"], text))).strip()
+    # Looking for links takes as long as the square of a text that is nothing but brackets.
+    return _CONTROL.sub(" ", html.unescape(_LINK.sub(lambda link: link["text"], text[:LONGEST_LABEL]))).strip()
 
 
 def _place_labels(nodes: Sequence[GraphNode], places: Sequence[_Place], radii: Sequence[float]) -> list[str]:
     """By node its label, on the right, the left, or nowhere (its title is there all the same): none covers another.
 
-    Those of the greatest come first, and may lie over small circles.
+    Those of the greatest come first.
     """
     taken = [
         _Box(place.x - radius, place.y - radius, place.x + radius, place.y + radius)
@@ -119,7 +121,7 @@ class _Box:
 
 def _short(node: GraphNode) -> str:
     label = plain_label(node.label) or "/".join(node.address[-1:]) or "(no address)"
-    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+    return label if len(label) <= _LONGEST_TEXT else label[: _LONGEST_TEXT - 1] + "…"
 
 
 def _text(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from app.core.db import Pool
 from app.graphs.files import GraphFiles
-from app.graphs.index import read_address
+from app.graphs.index import LARGEST, read_address
 from metagov_sdk import errors
 from metagov_sdk.graph import Address, Direction, GraphNeighbour, GraphNode, Key, WrongGraph, key_of
 
@@ -155,7 +155,7 @@ class Index:
         edges: dict[tuple[int, int], float] = {}
         for src, dst, _, weight, _ in self._database.execute(_AMONG, (json.dumps(list(places)),)):
             ends = places[src], places[dst]
-            edges[ends] = edges.get(ends, 0.0) + weight
+            edges[ends] = min(edges.get(ends, 0.0) + weight, LARGEST)
         return Top([_node(row) for row in rows], [(*ends, weight) for ends, weight in edges.items()])
 
     def _rest(self, rows: Sequence[Any], count: int) -> list[Any]:
@@ -167,7 +167,7 @@ class Index:
 
 @contextlib.contextmanager
 def open_index(path: Path) -> Iterator[Index]:
-    """Open an index to read it. Raises sqlite3.OperationalError when it is not there."""
+    """Open an index to read it. Raises sqlite3.DatabaseError when it is not there, or damaged."""
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         yield Index(database)
@@ -212,8 +212,11 @@ class BuiltGraph:
 
         try:
             return await asyncio.to_thread(ask)
-        except sqlite3.OperationalError as error:
-            raise errors.Conflict("the graph's files are not there; ask for a build") from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:
+                # Damaged: the next build would take it for whole, and leave it as it is.
+                path.unlink(missing_ok=True)
+            raise errors.Conflict("the graph's index is not there, or damaged; ask for a build") from error
 
     async def _built(self) -> tuple[str, Path]:
         if self._found is None:

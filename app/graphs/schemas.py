@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import AwareDatetime
-
-from app.core.http import Answer, Body
+from app.core.http import Answer, Body, Moment
 from app.graphs.service import GraphStatus
 
 
 class ShareIn(Body):
     """A share that is wanted."""
 
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     """When it ends by itself; never, if not given."""
 
 

@@ -101,12 +101,15 @@ class GraphStatus:
     edges: int | None
     files: dict[str, Any] | None
     due: bool
+    put_off: bool
+    """It was tried, and is to be tried again in a while: `error` says why."""
     shares: Sequence[Share]
 
 
 _STATUS = """
 SELECT i.id AS instance, i.plugin, i.community_platform_id, g.id, g.error, g.snapshot, g.built_at, g.nodes, g.edges,
     g.files::text AS files, g.next_at IS NOT NULL AS due,
+    g.next_at > clock_timestamp() AND (g.lease_until IS NULL OR g.lease_until < clock_timestamp()) AS put_off,
     CASE WHEN g.lease_until > clock_timestamp() THEN 'building' ELSE coalesce(g.state, 'waiting') END AS state,
     CASE WHEN g.lease_until > clock_timestamp() THEN g.progress::text END AS progress
 FROM instances i LEFT JOIN graphs g ON g.instance_id = i.id
@@ -163,6 +166,7 @@ async def statuses(use: Graphs, community_id: str) -> list[GraphStatus]:
             edges=row["edges"],
             files=json.loads(row["files"]) if row["files"] else None,
             due=bool(row["due"]),
+            put_off=bool(row["put_off"]),
             shares=shares.get(row["id"], []),
         )
         for row in rows

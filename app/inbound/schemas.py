@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from app.core.http import Answer, Body
+from app.core.http import Answer, Body, Moment
 
 ReceiptStatus = Literal["stored", "running", "done", "retrying", "dead"]
 
@@ -42,9 +42,9 @@ class ReplayIn(Body):
     status: Literal["stored", "done", "retrying", "dead"] = "dead"
     plugin: Annotated[str, Field(max_length=64)] | None = None
     """Absent: of all plugins."""
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Received then or later."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Received before then."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from app.core.errors import Invalid
 from app.host.binding import Host
@@ -69,5 +70,14 @@ def _problems(host: Host, config: GraphConfig) -> Iterable[tuple[tuple[str | int
                 yield ("inputs", number, "plugin"), f"there is no rule set named {each.plugin!r}"
         for field in ("graph_url", "declaration_url", "identity_proposals_url"):
             url = getattr(each, field)
-            if url is not None and (len(url) > 2000 or not url.startswith(("http://", "https://"))):
+            if url is not None and not _is_url(url):
                 yield ("inputs", number, field), "should be an http:// or https:// URL of at most 2,000 characters"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        # Reading a port checks it.
+        return len(text) <= 2000 and parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -17,7 +17,7 @@ class GraphNode(Model):
     address: Address
     """Its parts."""
     label: str
-    """The node's description, or the participant's name where there is no node."""
+    """The node's description (its first thousand characters), or the participant's name where there is no node."""
     type: str | None
     """The name of its type in the declaration."""
     timestamp_ms: float | None

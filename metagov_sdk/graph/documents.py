@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from metagov_sdk.graph.addresses import Address, key_of
@@ -16,6 +16,8 @@ from metagov_sdk.graph.scan import JsonScanner, below
 from metagov_sdk.graph.unpack import ReadLimits, unpack
 from metagov_sdk.graph.weights import EdgeWeight
 
+MOST_TYPES = 500
+"""Of a declaration, of each kind. SourceCred's own have a dozen; whoever sorts nodes by them looks through all."""
 SMALL = ReadLimits(packed=8 * 2**20, unpacked=32 * 2**20, element=32 * 2**20)
 """What is taken of a declaration or of proposals: 5,000 participants need about a megabyte."""
 
@@ -45,7 +47,7 @@ def read_identities(data: bytes, limits: ReadLimits = SMALL) -> Sequence[Identit
     """What is in an `identityProposals.json` (plain, zlib or gzip). Raises UnreadableGraph with the place."""
     return [
         IdentityProposal(each.name, each.plugin_name, each.type, each.alias.address, each.alias.description)
-        for each in _read(data, limits, TypeAdapter(list[_Proposal]))
+        for each in _read(data, limits, TypeAdapter(Annotated[list[_Proposal], FailFast()]))
     ]
 
 
@@ -120,19 +122,25 @@ class _EdgeType(_Shape):
         return EdgeType(self.forward_name, self.backward_name, self.prefix, weight, self.description)
 
 
+# One mistake is enough, and millions of them cost memory.
+_NodeTypes = Annotated[list[_NodeType], Field(max_length=MOST_TYPES), FailFast()]
+_EdgeTypes = Annotated[list[_EdgeType], Field(max_length=MOST_TYPES), FailFast()]
+_Words = Annotated[list[str], FailFast()]
+
+
 class _Keys(_Shape):
-    operator_keys: list[str]
-    weight_keys: list[str]
-    share_keys: list[str]
+    operator_keys: _Words
+    weight_keys: _Words
+    share_keys: _Words
 
 
 class _Declaration(_Shape):
     name: str
     node_prefix: _NodeAddress
     edge_prefix: _EdgeAddress
-    node_types: list[_NodeType]
-    edge_types: list[_EdgeType]
-    user_types: list[_NodeType]
+    node_types: _NodeTypes
+    edge_types: _EdgeTypes
+    user_types: _NodeTypes
     keys: _Keys
 
 

@@ -162,20 +162,26 @@ class _Reading:
                 raise UnreadableGraph(pointer, f"the edge {show(twice)} is there twice, with other ends or times")
 
     def _node_weights(self, pointer: str) -> None:
-        for name in self._scan.members(pointer):
+        for index, name in enumerate(self._scan.members(pointer)):
+            self._refuse_many(index, pointer)
             here = below(pointer, name)
             key = _raw_key(name, "N", here)
             self._draft.weigh(self._draft.number_of(key), key, _weight(self._scan.value(here), here))
             self._refuse_conflict(here)
 
     def _edge_weights(self, pointer: str) -> None:
-        for name in self._scan.members(pointer):
+        for index, name in enumerate(self._scan.members(pointer)):
+            self._refuse_many(index, pointer)
             here = below(pointer, name)
             key = _raw_key(name, "E", here)
             both = _object(self._scan.value(here), here)
             forwards, backwards = (_weight(both.get(side), f"{here}/{side}") for side in ("forwards", "backwards"))
             self._draft.weigh_edges(key, EdgeWeight(forwards, backwards))
             self._refuse_conflict(here)
+
+    def _refuse_many(self, index: int, pointer: str) -> None:
+        if index >= self._limits.nodes:
+            raise GraphTooLarge(pointer, f"there are more than {self._limits.nodes:,} weights")
 
     def _refuse_conflict(self, pointer: str) -> None:
         if self._draft.conflicts.total:
@@ -193,7 +199,8 @@ class _Reading:
         value = row.get(name)
         if type(value) is float and value.is_integer():
             value = int(value)
-        if type(value) is not int or not 0 <= value < 2**32:
+        # Some room is left: its number may be higher than its index.
+        if type(value) is not int or not 0 <= value < 2**31:
             raise UnreadableGraph(f"{pointer}/{name}", f"it should be an address's index, and is {_short(value)}")
         if value > self._highest:
             self._highest, self._highest_at = value, f"{pointer}/{name}"

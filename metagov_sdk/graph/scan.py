@@ -85,8 +85,8 @@ class JsonScanner:
             except json.JSONDecodeError as error:
                 if not self._longer(pointer):
                     raise UnreadableGraph(pointer, f"it is no JSON ({error.msg})") from None
-            except ValueError as error:
-                raise UnreadableGraph(pointer, str(error)) from None
+            except ValueError:
+                raise UnreadableGraph(pointer, "a number in it is NaN, infinite, or of thousands of digits") from None
             else:
                 # A number that ends where the text does may go on.
                 if end < len(self._text) or not self._longer(pointer):

@@ -15,7 +15,7 @@ _FORGIVEN = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """How much a reader takes. Bytes, but for `ratio`, `nodes` and `edges`."""
+    """How much a reader takes. Bytes, but for `ratio`, `nodes` (as many weights may be set, too) and `edges`."""
 
     packed: int = 256 * 2**20
     unpacked: int = 1024 * 2**20

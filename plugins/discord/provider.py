@@ -217,7 +217,8 @@ def _read_messages(found: Sequence[Any], *, more: bool) -> Page:
 def _emoji(reaction: Any) -> str:
     emoji = _get(reaction, "emoji")
     name, number = _get(emoji, "name"), _get(emoji, "id")
-    return f"{name}:{number}" if number else str(name)
+    # An emoji that the server has deleted has no name; SourceCred says null, and any name with the id is found.
+    return f"{'null' if name is None else name}:{number}" if number else str(name)
 
 
 def _get(raw: Any, name: str) -> Any:

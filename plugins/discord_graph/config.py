@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator
 from metagov_sdk import Model
 from metagov_sdk.graph import GraphConfig
 
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 Weight = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
@@ -86,8 +87,8 @@ class SourceCredConfig(Model):
 
     @property
     def begins_at(self) -> datetime | None:
-        """`beginningDate` as a time."""
-        return None if self.beginningDate is None else _moment(self.beginningDate)
+        """`beginningDate` as a time; nothing is older than 1970."""
+        return None if self.beginningDate is None else max(_moment(self.beginningDate), _FIRST)
 
 
 class DiscordGraphConfig(GraphConfig):
@@ -117,6 +118,8 @@ class DiscordGraphConfig(GraphConfig):
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        return moment if moment < _FIRST else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError("not a date or time of ISO 8601, as in 2021-03-01 or 2021-03-01T09:00:00Z") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

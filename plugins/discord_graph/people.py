@@ -18,6 +18,10 @@ _SUFFIX = re.compile(r"(-discord(-[0-9]+)?)+\Z")
 _LONGEST_TO_CLASH = 31
 """SourceCred makes `name-discord-7` of a name that is taken, and gives up past 42 characters and past 99."""
 _MOST_ALIKE = 20
+_ROOM_FOR = {32: 6, 33: 2, 34: 2}
+_ROOM = 80
+"""How many may be alike, by their longest name, until SourceCred is spared them. It has room for 101 (for 11 of 32
+characters); some of it was given to those who have had the name before, or is to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +67,20 @@ def person(raw: Mapping[str, Any], roles: RoleWeights) -> Person:
 def proposals(people: Iterable[Person]) -> Iterator[IdentityProposal]:
     """Identities as SourceCred's plugin proposes them, with its names.
 
-    It would give up where a name is taken that is too long for a suffix, or taken a hundred times. Those members,
-    and all but some of many with the same name, get the name that it gives to members without a usable one.
+    It would give up where a name is taken that is too long for a suffix, or taken a hundred times. Before it comes to
+    that, members with a long name, and all but some of those with a short one, get the name that it gives to members
+    without a usable one.
     """
     everybody = sorted(people, key=lambda one: one.address)
-    alike: dict[str, int] = {}
+    alike: dict[str, list[int]] = {}
     for one in everybody:
-        base = _base(one.name)
-        alike[base] = alike.get(base, 0) + 1
+        alike.setdefault(_base(one.name), []).append(len(one.name))
+    crowded = {base for base, lengths in alike.items() if len(lengths) > _room(max(lengths))}
     seen: dict[str, int] = {}
     for one in everybody:
         base = _base(one.name)
         seen[base] = before = seen.get(base, 0) + 1
-        clashes = alike[base] > 1 and (len(one.name) > _LONGEST_TO_CLASH or before > _MOST_ALIKE)
+        clashes = base in crowded and (len(one.name) > _LONGEST_TO_CLASH or before > _MOST_ALIKE)
         yield IdentityProposal(
             name=f"discord-{one.id}" if clashes else one.name,
             plugin_name="discord",
@@ -83,6 +88,10 @@ def proposals(people: Iterable[Person]) -> Iterator[IdentityProposal]:
             address=one.address,
             description=f"discord/{escape(one.name)}#{one.tag}",
         )
+
+
+def _room(longest: int) -> int:
+    return _ROOM if longest <= _LONGEST_TO_CLASH else _ROOM_FOR.get(longest, 1)
 
 
 def _name(wanted: str, id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,10 +20,12 @@ from metagov_sdk.graph import (
     ReadLimits,
     UnreadableGraph,
     WrongPacking,
+    edges,
     read_declaration,
     read_graph,
     read_identities,
     unpack,
+    write_declaration,
 )
 
 WHOLE: list[Any] = [
@@ -329,6 +332,39 @@ def test_limits_hold(limits: ReadLimits, pointer: str) -> None:
     assert refused.value.pointer == pointer
 
 
+@pytest.mark.parametrize(("kind", "weight"), [("nodeWeights", "1"), ("edgeWeights", '{"forwards":1,"backwards":1}')])
+def test_weights_cannot_be_endless(kind: str, weight: str) -> None:
+    def endless() -> Iterator[bytes]:
+        other = {"nodeWeights": "edgeWeights", "edgeWeights": "nodeWeights"}[kind]
+        yield b'[{"type":"sourcecred/weightedGraph","version":"0.1.0"},{"weightsJSON":'
+        yield f'[{{"type":"sourcecred/weights","version":"0.2.0"}},{{"{other}":{{}},"{kind}":{{'.encode()
+        for number in range(1_000_000):
+            yield f'"{kind[0].upper()}\\u0000{number}\\u0000":{weight},'.encode()
+        pytest.fail("all of it was read")
+
+    with pytest.raises(GraphTooLarge) as refused:
+        read_graph(endless(), ReadLimits(nodes=100))
+    assert refused.value.pointer == f"/1/weightsJSON/1/{kind}"
+
+
+def test_an_index_far_out_is_refused_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a file of millions of edges, which are packed while they are read.
+    monkeypatch.setattr(edges, "RUN", 1)
+    whole = copy.deepcopy(WHOLE)
+    content = {"weightsJSON": whole[1]["weightsJSON"], "graphJSON": whole[1]["graphJSON"]}
+    content["graphJSON"][1]["edges"][0]["srcIndex"] = 2**32 - 1
+    with pytest.raises(UnreadableGraph) as refused:
+        read_graph([json.dumps([whole[0], content]).encode()])
+    assert refused.value.pointer == f"{IN_GRAPH}/edges/0/srcIndex"
+    assert "4294967295" in refused.value.reason
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1" * 5000])
+def test_what_is_no_number_is_said_in_plain_words(number: str) -> None:
+    with pytest.raises(UnreadableGraph, match="a number in it is NaN, infinite, or of thousands of digits"):
+        read_graph([f'[{{"type":{number}}}]'.encode()])
+
+
 def test_one_value_cannot_be_endless() -> None:
     def endless() -> Iterator[bytes]:
         yield b'[{"type":"'
@@ -383,3 +419,22 @@ def test_identities_are_checked(change: dict[str, Any], pointer: str) -> None:
     with pytest.raises(UnreadableGraph) as refused:
         read_identities(json.dumps([one | change]).encode())
     assert refused.value.pointer == pointer
+
+
+def test_a_million_mistakes_are_one() -> None:
+    # All of them would take gigabytes.
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableGraph, match=r"^/0: "):
+            read_identities(b"[" + b"1," * 300_000 + b"1]")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_declaration_has_no_more_types_than_can_be_looked_through() -> None:
+    kinds = [NodeType("x", "xs", ("s", str(number)), 1, "") for number in range(501)]
+    written = write_declaration(Declaration("x", ("s",), ("s",), kinds, (), ()))
+    with pytest.raises(UnreadableGraph) as refused:
+        read_declaration(written)
+    assert refused.value.pointer == "/nodeTypes"

@@ -10,6 +10,7 @@ import pytest
 
 from metagov_sdk.graph import PublishedGraph, write_declaration
 from metagov_sdk.testing import build_graph_of
+from plugins.discord.provider import _read_messages
 from plugins.discord_graph import manifest
 from plugins.discord_graph.kinds import DECLARATION
 from tests.graphs.archived import server_archive
@@ -92,3 +93,10 @@ async def test_identities_are_the_same(name: str) -> None:
 
 def test_declaration_is_the_same() -> None:
     assert json.loads(write_declaration(DECLARATION)) == read_case("plain")["sourcecred"]["declaration"]
+
+
+def test_an_emoji_that_the_server_has_deleted_is_named_as_by_sourcecred() -> None:
+    message = {"id": "1", "channel_id": "2", "reactions": [{"emoji": {"id": "77", "name": None}, "count": 1}]}
+    (child,) = _read_messages([message], more=False).children
+    # models.js: `${name}:${id}`, of a name that is null.
+    assert child.data == ["2", ["null:77"]]

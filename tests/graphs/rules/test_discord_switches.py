@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -133,20 +134,48 @@ async def test_older_archives_without_tags_are_read() -> None:
     assert [one.description for one in (await build(old)).identities] == ["discord/ann#0"]
 
 
+@pytest.mark.parametrize(
+    ("date", "count"),
+    [("0001-01-01T00:00:00+14:00", 1), ("0999-05-01", 1), ("1969-12-31", 1), ("9999-12-31", 0)],
+)
+async def test_dates_far_away_are_dates(date: str, count: int) -> None:
+    town = small_town()
+    town.say(TALK, ME, reactions={THUMB: [YOU]})
+    built = await build(server_archive(town.api(), GUILD), {"beginningDate": date})
+    assert len(kinds(built, "MESSAGE")) == count
+    # Whoever reads an archive counts in months of four-digit years, from 1970 on.
+    begins_at = manifest.config.model_validate({"config": {**CONFIG, "beginningDate": date}}).config.begins_at  # type: ignore[attr-defined]
+    assert begins_at >= datetime(1970, 1, 1, tzinfo=UTC)
+
+
 async def test_archive_of_another_server_is_refused() -> None:
     with pytest.raises(WrongGraph, match=r"guildId is 7000000000000000001, and the archive is of the server 42"):
         await build(server_archive(small_town().api(), "42"))
 
 
-async def test_many_of_one_name_get_names_that_sourcecred_can_settle() -> None:
+async def names_of(wanted: Sequence[str]) -> list[str]:
     town = Town()
-    for number in range(60):
-        town.member(str(550_000_000_000_000_000 + number), "Same" if number % 2 else "s" * 38)
+    for number, name in enumerate(wanted):
+        town.member(str(550_000_000_000_000_000 + number), name)
     built = await build(server_archive(town.api(), GUILD))
-    names = [one.name for one in built.identities]
-    assert names.count("Same") == 20
-    assert not any(name.startswith("ss") for name in names)
-    assert sum(name == f"discord-{one.address[-1]}" for name, one in zip(names, built.identities, strict=True)) == 40
+    return [one.name for one in built.identities]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["Same", "same", "same-discord-3"] * 26, ["x" * 32] * 6, ["x" * 34] * 2, ["y" * 39]],
+    ids=["many", "32", "34", "39"],
+)
+async def test_names_are_alike_where_sourcecred_has_room(names: list[str]) -> None:
+    assert await names_of(names) == names
+
+
+@pytest.mark.parametrize(("length", "count", "kept"), [(4, 81, 20), (31, 90, 20), (32, 7, 0), (34, 3, 0), (35, 2, 0)])
+async def test_more_of_one_name_get_names_that_sourcecred_can_settle(length: int, count: int, kept: int) -> None:
+    wanted = ["S" * length, "s" * length] * count
+    names = await names_of(wanted[:count])
+    assert names[:kept] == wanted[:kept]
+    assert names[kept:] == [f"discord-{550_000_000_000_000_000 + number}" for number in range(kept, count)]
 
 
 def test_comments_after_ids_are_sourcecreds() -> None:
@@ -184,6 +213,7 @@ def reacting(**change: Any) -> dict[str, Any]:
         ({"propsChannels": [PROPS, 5]}, "propsChannels/1"),
         ({"includeNsfwChannels": "yes"}, "includeNsfwChannels"),
         ({"beginningDate": "last year"}, "beginningDate"),
+        ({"beginningDate": "9999-12-31T23:59:59-14:00"}, "beginningDate"),
         ({"propChannels": []}, "propChannels"),
     ],
 )

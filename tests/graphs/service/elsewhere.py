@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ class Elsewhere:
     bodies: dict[str, bytes] = field(default_factory=dict)
     headers: dict[str, Mapping[str, str]] = field(default_factory=dict)
     status: int = 200
+    pause: float = 0
+    """Seconds in the middle of each body."""
     asked: list[tuple[str, str | None, int]] = field(default_factory=list)
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         body = self.bodies.get(request.path)
         etag = None if body is None else f'"{hash(body):x}"'
         known = request.headers.get("If-None-Match")
@@ -27,6 +30,13 @@ class Elsewhere:
         self.asked.append((request.path, known, status))
         if status != 200:
             return web.Response(status=status)
+        if self.pause and body is not None:
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            for half in (body[:10], body[10:]):
+                await answer.write(half)
+                await asyncio.sleep(self.pause)
+            return answer
         return web.Response(body=body, headers={"ETag": etag or "", **self.headers.get(request.path, {})})
 
 
@@ -36,7 +46,7 @@ async def open_elsewhere() -> AsyncIterator[Elsewhere]:
     elsewhere = Elsewhere()
     app = web.Application()
     app.router.add_get("/{path:.*}", elsewhere.handle)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -97,3 +97,14 @@ async def test_files_that_are_gone_are_said(place: Place) -> None:
     for path in place.gateway.graphs.require_files().folder.glob("*/*"):
         path.unlink()
     assert "ask for a build" in problem(await place.driver.act("props.top-nodes", {}), 409)["detail"]
+
+
+async def test_a_damaged_index_is_said_and_made_again(place: Place) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    await place.work()
+    (index,) = place.gateway.graphs.require_files().folder.glob("*/*.sqlite")
+    index.write_bytes(b"damaged" * 1000)
+    assert "ask for a build" in problem(await place.driver.act("props.top-nodes", {}), 409)["detail"]
+    await place.driver.post("graph/props/build")
+    await place.work()
+    assert (await place.driver.act("props.top-nodes", {})).status_code == 200

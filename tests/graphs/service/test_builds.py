@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import io
 import json
 import os
+import random
+import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,13 @@ from typing import Any
 import pytest
 
 from app.core.errors import Conflict
-from app.graphs import building
+from app.graphs import building, builds
 from app.graphs.building import BuildFailed
 from app.graphs.builds import build_due, notice_moved
+from app.graphs.child import verdict
 from app.graphs.files import GraphFiles
 from app.graphs.sweep import sweep_graphs
+from metagov_sdk.graph import UnreadableGraph
 from tests.graphs.service.towns import DISCORD_CONFIG, PROPS_CONFIG, Place, small_town, source_of
 from tests.support.problems import problem
 
@@ -164,6 +170,23 @@ async def test_a_child_that_is_killed_leaves_nothing_and_is_tried_again(
     assert (await place.graphs())["props"]["state"] == "built"
 
 
+async def test_rules_without_an_end_are_ended(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    ended: list[bool] = []
+
+    async def endless(job: Any, heard: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(building, "build_apart", endless)
+    monkeypatch.setattr(builds, "_LONGEST_BUILD", 0.3)
+    await place.work()
+    assert ended == [True]
+    assert "building it took longer than" in (await place.graphs())["props"]["error"]
+
+
 async def test_a_stale_worker_names_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     await place.enable(props=PROPS_CONFIG)
     whole = building.build_apart
@@ -221,3 +244,59 @@ def test_a_path_is_made_of_names_alone(tmp_path: Path) -> None:
     for name in ("../../etc/passwd", "a" * 64, "A" * 64 + ".gz", "a" * 63 + ".gz", "a" * 64 + ".gz\n"):
         with pytest.raises(ValueError, match="no file"):
             GraphFiles(tmp_path).path(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnreadableGraph("/" + "x" * 2_000_000, "it is wrong"), ("wrong", "/xxx")),
+        (sqlite3.OperationalError("disk I/O error"), ("away", "the graph's index cannot be written: disk I/O error")),
+        (OSError(28, "No space left on device"), ("away", "OSError: No space left on device")),
+        (OverflowError("of a rule set"), ("away", "building it failed unexpectedly (OverflowError)")),
+    ],
+)
+def test_whatever_goes_wrong_is_said_in_a_line(error: Exception, said: tuple[str, str]) -> None:
+    (found,) = verdict(error).items()
+    assert found[0] == said[0]
+    assert found[1].startswith(said[1])
+    assert len(found[1]) <= 10_000
+
+
+@pytest.mark.parametrize("step", ["write", "close"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    class Full(io.BufferedWriter):
+        def write(self, data: Any) -> int:
+            if step == "write" and len(data) > 10_000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            # As the real one: it is closed, and what could not be flushed is said.
+            self.raw.close()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", lambda handle, mode: Full(io.FileIO(handle, "w")))
+    with pytest.raises(OSError, match="No space left"):
+        GraphFiles(tmp_path).write_packed(random.Random(1).randbytes(2**20) for _ in range(20))
+    assert list(tmp_path.glob("*/*")) == []
+    assert "packing" not in {thread.name[:7] for thread in threading.enumerate()}
+
+
+def test_the_sweep_takes_nothing_of_anybody_elses(tmp_path: Path) -> None:
+    files = GraphFiles(tmp_path)
+    with files.writing() as fresh:
+        unfinished = tmp_path / "tmp" / fresh.path.name
+        theirs = [tmp_path / "tmp" / "notes.txt", tmp_path / "photos" / "1.jpg", tmp_path / "letters" / "old"]
+        for path in theirs:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("")
+        theirs[-1].unlink()
+        theirs[-1].mkdir()
+        kept = files.write_packed([b"x"])
+        assert files.sweep([], older_than=-10) == 2
+        assert not unfinished.exists()
+        assert not files.has(f"{kept.sha256}.gz")
+        assert all(path.exists() for path in theirs)

@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli.graph import _watch
 from app.gateway import Gateway
+from app.graphs import service
 from tests.conftest import Driver
 from tests.graphs.servers import ME, PROPS, TALK, YOU, Town
 from tests.graphs.service.test_builds import files_of
@@ -111,6 +113,52 @@ async def test_what_cannot_be_is_one_line(props: Place, run: Run) -> None:
         assert done.stderr.count("\n") == 1
     without = await asyncio.to_thread(run, "build", "town", "props", METAGOV_GRAPH_DIR="")
     assert "METAGOV_GRAPH_DIR" in without.stderr
+
+
+async def test_files_that_cannot_be_read_or_written_are_one_line(props: Place, run: Run, tmp_path: Path) -> None:
+    await props.work()
+    (tmp_path / "file").write_text("")
+    for words in (
+        ("export", "town", "props", "--to", str(tmp_path / "file" / "below")),
+        ("stats", "town", "props", "--picture", str(tmp_path / "nowhere" / "top.svg")),
+    ):
+        done = await asyncio.to_thread(run, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert str(tmp_path) in done.stderr
+    for path in props.gateway.graphs.require_files().folder.glob("*/*"):
+        path.write_bytes(b"damaged")
+    for command, *options in (["export", "--to", str(tmp_path)], ["stats"]):
+        done = await asyncio.to_thread(run, command, "town", "props", *options)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "build it again" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path in props.gateway.graphs.require_files().folder.glob("*/*"):
+        path.unlink()
+    done = await asyncio.to_thread(run, "stats", "town", "props")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+async def test_a_build_that_is_put_off_is_no_success(props: Place, run: Run) -> None:
+    await props.work()
+    await props.enable(props={**PROPS_CONFIG, "inputs": [{"name": "guests", "graph_url": "http://127.0.0.1:9/graph"}]})
+    done = await asyncio.to_thread(run, "build", "town", "props", METAGOV_ALLOW_PRIVATE_NETWORKS="true")
+    assert done.returncode == 1
+    assert "the input 'guests' (127.0.0.1) cannot be taken" in done.stderr
+
+
+async def test_an_earlier_failure_is_not_taken_for_this_one(props: Place) -> None:
+    await props.work()
+    graphs = props.gateway.graphs
+    await props.gateway.db.pool.execute("UPDATE graphs SET error = 'of old', state = 'failed'")
+    instance = await service.find_instance(graphs, await props.community_id(), "props", None)
+    asked = await service.ask_for_build(graphs, instance)
+    watching = asyncio.create_task(_watch(props.gateway, instance, asked))
+    # Nobody has begun it: what was wrong the last time is all that is known.
+    done, _ = await asyncio.wait({watching}, timeout=1)
+    assert not done
+    await props.work()
+    status = await watching
+    assert (status.state, status.error) == ("built", None)
 
 
 def large_town() -> Town:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,50 @@ def test_a_picture_has_what_joins_the_top(index: Index) -> None:
 @pytest.mark.parametrize("limit", [1, 2, 40])
 def test_a_picture_is_as_large_as_it_should_be(index: Index, limit: int) -> None:
     assert len(index.picture(limit).nodes) == limit
+
+
+def test_weights_past_the_largest_number_are_the_largest(tmp_path: Path) -> None:
+    graph = GraphBuilder("town")
+    graph.node_weight((), 1e300)
+    graph.edge_weight((), 1e300, 0)
+    for number in range(3):
+        graph.node(_message(number), "", 1, weight=1e300)
+        graph.edge(("town", "SAYS", str(number)), _message(number), _message(0), 1)
+        graph.edge_weight(("town", "SAYS", str(number)), 1e300 if number else 1e8, 1)
+    # 1e300 times 1e300 times 0
+    graph.node(("town", "P", "0"), "", 1, weight=0)
+    graph.node_weight(("town",), 1e300)
+    kinds = replace(_DECLARATION, node_types=(_PEOPLE, replace(_TALK, prefix=("town", "M"), default_weight=1)))
+    path = tmp_path / "index"
+    write_index(PublishedGraph(graph.finish(), kinds), path, lambda done, total: None)
+    most = sys.float_info.max
+    with open_index(path) as index:
+        assert [(each.weight, each.inflow) for each in index.top(None, 4)] == [
+            (most, most),
+            (most, 0),
+            (most, 0),
+            (0, 0),
+        ]
+        assert [each.weight for each in index.node_types()] == [0, most]
+        assert [(each.weight, each.backwards) for each in index.edge_types()] == [(most, 0)]
+        assert {weight for _, _, weight in index.picture(4).edges} == {most}
+
+
+def test_types_with_halves_of_characters_in_their_names_are_kept(tmp_path: Path) -> None:
+    odd = replace(_TALK, name="\ud83d", plural_name="\ude00")
+    kinds = replace(
+        _DECLARATION, node_types=(odd,), edge_types=(replace(_SAYS, forward_name="a\ud83d"),), user_types=()
+    )
+    path = tmp_path / "index"
+    write_index(PublishedGraph(GraphBuilder("town").finish(), kinds), path, lambda done, total: None)
+    with open_index(path) as index:
+        assert [each.name for each in (*index.node_types(), *index.edge_types())] == ["?", "a?"]
+
+
+def test_a_label_is_no_novel(tmp_path: Path) -> None:
+    graph = GraphBuilder("town")
+    graph.node(("town", "M", "1"), "novel" * 200_000, 1)
+    path = tmp_path / "index"
+    write_index(PublishedGraph(graph.finish(), _DECLARATION), path, lambda done, total: None)
+    with open_index(path) as index:
+        assert [each.label for each in index.top(None, 1)] == ["novel" * 200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from app.core.egress import EgressPolicy
+from app.graphs import builds
 from metagov_sdk.graph import (
     Declaration,
     EdgeType,
@@ -121,6 +123,53 @@ async def test_who_is_away_is_stood_in_for_by_what_was_fetched_last(place: Place
     assert gone["nodes"] == 9, "what was built before is still there"
     assert "guests" in gone["error"]
     assert "/graph" not in gone["error"], "a path can be a capability"
+
+
+async def test_a_url_that_is_none_is_refused_wherever_it_comes_from(place: Place) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    stored = json.dumps({**PROPS_CONFIG, "inputs": [{"name": "guests", "graph_url": "http://[x/graph"}]})
+    await place.gateway.db.pool.execute("UPDATE instances SET config = $1, generation = generation + 1", stored)
+    await place.work()
+    graph = (await place.graphs())["props"]
+    assert "the input 'guests' (no host) cannot be taken" in graph["error"]
+
+
+async def test_whoever_drips_holds_up_nobody_for_long(
+    place: Place, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builds, "_LONGEST_FETCH", 0.5)
+    elsewhere.pause = 30
+    await place.enable(props=taking(elsewhere))
+    async with asyncio.timeout(20):
+        await place.work()
+    graph = (await place.graphs())["props"]
+    assert graph["state"] == "waiting"
+    assert "fetching its inputs took longer than" in graph["error"]
+    assert not list(place.gateway.graphs.require_files().folder.glob("*/*"))
+
+
+async def test_redirects_are_refused_and_not_followed(place: Place, elsewhere: Elsewhere) -> None:
+    await place.enable(props=taking(elsewhere))
+    await place.work()
+    elsewhere.status = 302
+    elsewhere.asked.clear()
+    graph = await build(place)
+    assert graph["state"] == "failed"
+    assert "it answered 302, a redirect" in graph["error"]
+    assert [path for path, _, _ in elsewhere.asked] == ["/graph"]
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("value", ['"é"', '"' + "x" * 3000 + '"'])
+async def test_a_version_that_cannot_be_sent_back_is_forgotten(
+    place: Place, elsewhere: Elsewhere, name: str, value: str
+) -> None:
+    elsewhere.headers = {"/graph": {name: value}}
+    await place.enable(props=taking(elsewhere))
+    for _ in range(2):
+        assert (await build(place))["state"] == "built"
+    again = 200 if name == "ETag" else 304
+    assert [status for path, _, status in elsewhere.asked if path == "/graph"] == [200, again]
 
 
 def without(graph: bytes, *path: str | int) -> bytes:
@@ -261,6 +310,9 @@ async def test_rule_sets_read_each_others_graphs(place: Place, anonymous: httpx.
         ([{"name": "a", "plugin": "meetings", "graph_url": "http://x.example/"}], "/0", "either"),
         ([{"name": "a"}], "/0", "either"),
         ([{"name": "a", "graph_url": "file:///etc/passwd"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http://[x/graph"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http:///graph"}], "/0/graph_url", "http"),
+        ([{"name": "a", "graph_url": "http://x.example:99999/"}], "/0/graph_url", "http"),
         ([{"name": "a", "graph_url": "http://x.example/"}] * 2, "", "one name"),
         ([{"name": f"a{n}", "graph_url": "http://x.example/"} for n in range(21)], "", "at most 20"),
     ],

@@ -46,6 +46,15 @@ def test_it_is_well_formed_whatever_nodes_are_called() -> None:
     assert len(root.findall(f"{SVG}g")) == 1 + len(HOSTILE)
 
 
+def test_a_node_without_name_or_address_is_drawn() -> None:
+    node = top_of([""], []).nodes[0].model_copy(update={"address": ()})
+    ElementTree.fromstring(draw(Top([node], []), "town"))
+
+
+def test_a_label_of_nothing_but_brackets_takes_no_time() -> None:
+    assert plain_label("[" * 1_000_000) == "[" * 1000
+
+
 def test_the_same_graph_gives_the_same_picture() -> None:
     top = top_of([f"node {number}" for number in range(30)], [(n, (n * 7) % 30, float(n)) for n in range(30)])
     assert draw(top, "a") == draw(top, "a")

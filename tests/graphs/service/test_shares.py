@@ -196,6 +196,8 @@ async def test_wishes_that_cannot_be(built: Place) -> None:
         ({"expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"),
         ({"expires_at": "2999-01-01T00:00:00"}, "/expires_at"),
         ({"expires_at": "soon"}, "/expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-14:00"}, "/expires_at"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "/expires_at"),
         ({"token": "mine"}, "/token"),
     ):
         answer = await built.driver.post("graph/props/shares", body)
