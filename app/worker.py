@@ -37,7 +37,7 @@ from app.core.wake import Bells
 from app.events.deliver import deliver_due
 from app.events.retention import ATTEMPTS, EVENTS, drop_old_events
 from app.gateway import Gateway, connect_redis, open_gateway
-from app.graphs.builds import build_due, notice_moved
+from app.graphs.builds import build_due, look_again, notice_moved
 from app.graphs.sweep import sweep_graphs
 from app.host.discovery import Plugins, discover
 from app.inbound.handle import handle_due
@@ -132,7 +132,7 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
             asyncio.create_task(_every(_BEAT_SECONDS, _beating(gateway))),
             asyncio.create_task(_every(_PARTITIONS_SECONDS, lambda: make_partitions(gateway))),
             asyncio.create_task(_every(_ARCHIVE_SECONDS, lambda: archive_moved(gateway.mirrors, gateway.archives))),
-            asyncio.create_task(_every(_GRAPHS_SECONDS, lambda: notice_moved(gateway.graphs))),
+            asyncio.create_task(_every(_GRAPHS_SECONDS, _noticing(gateway))),
             asyncio.create_task(_run_arq(settings, gateway)),
         ]
         _log.info("worker ready")
@@ -142,6 +142,20 @@ async def run_worker(settings: Settings, plugins: Plugins | None = None, stop: a
         for task in loops + tasks:
             task.cancel()
         await asyncio.gather(*loops, *tasks, return_exceptions=True)
+
+
+def _noticing(gateway: Gateway) -> Callable[[], Awaitable[object]]:
+    """What looks for graphs that have to be made again; the first time it looks at all."""
+    is_first = True
+
+    async def notice() -> None:
+        nonlocal is_first
+        if is_first:
+            await look_again(gateway.graphs)
+            is_first = False
+        await notice_moved(gateway.graphs)
+
+    return notice
 
 
 async def _listen(bells: Bells, settings: Settings) -> None:

@@ -228,7 +228,8 @@ class VerifiedReader(ArchiveReader):
         self, table: ArchivedTable, *, partition: str | None = None, since: datetime | None = None
     ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         """A table's rows as they are written, a chunk at a time. Raises CorruptArchive in its kinds."""
-        month = None if since is None or table.time is None else since.astimezone(UTC).strftime("%Y-%m")
+        # Not strftime, which leaves the zeros of early years away.
+        month = None if since is None or table.time is None else since.astimezone(UTC).date().isoformat()[:7]
         wanted = [
             chunk
             for chunk in self._entries[table.name].chunks

@@ -58,12 +58,22 @@ WHERE g.instance_id = i.id AND i.status = 'enabled' AND i.deleted_at IS NULL AND
       WHERE (h.community_id, h.provider, h.url) = (g.community_id, g.source, $1)))
 RETURNING g.id
 """
+# For each only a look: what was made from the same is not made again.
+_ALL = """
+UPDATE graphs g SET next_at = clock_timestamp(), attempt = 0 FROM instances i
+WHERE g.instance_id = i.id AND i.status = 'enabled' AND i.deleted_at IS NULL AND i.plugin = ANY($1::text[])
+  AND g.next_at IS NULL AND (g.lease_until IS NULL OR g.lease_until < now())
+RETURNING g.id
+"""
 _NEW = """
 SELECT i.id, i.community_id FROM instances i JOIN communities c ON c.id = i.community_id AND c.deleted_at IS NULL
 WHERE i.plugin = ANY($1::text[]) AND i.status = 'enabled' AND i.deleted_at IS NULL
   AND NOT EXISTS (SELECT FROM graphs g WHERE g.instance_id = i.id) LIMIT 500
 """
-_ADD = "INSERT INTO graphs (id, instance_id, community_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_ADD = """
+INSERT INTO graphs (id, instance_id, community_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING
+"""
 _READERS = text("""
 UPDATE graphs g SET next_at = clock_timestamp(), attempt = 0 FROM instances i
 WHERE g.instance_id = i.id AND g.community_id = :community AND g.reads ? CAST(:plugin AS text) AND i.deleted_at IS NULL
@@ -76,12 +86,23 @@ async def notice_moved(use: Graphs) -> int:
         return 0
     plugins = rule_sets(use.host)
     new = await use.db.pool.fetch(_NEW, plugins)
-    for row in new:
-        await use.db.pool.execute(_ADD, new_id("gra"), row["id"], row["community_id"])
+    if new:
+        ids = [new_id("gra") for _ in new]
+        await use.db.pool.execute(_ADD, ids, [row["id"] for row in new], [row["community_id"] for row in new])
     moved = await use.db.pool.fetch(_MOVED, use.archives.url, plugins)
     if new or moved:
         use.wake.poke(QUEUE)
     return len(new) + len(moved)
+
+
+async def look_again(use: Graphs) -> int:
+    """Make all graphs due, once a worker has started: its rule sets may be newer. Returns how many."""
+    if use.files is None:
+        return 0
+    found = await use.db.pool.fetch(_ALL, rule_sets(use.host))
+    if found:
+        use.wake.poke(QUEUE)
+    return len(found)
 
 
 async def build_due(use: Graphs, news: asyncio.Event | None = None) -> int:

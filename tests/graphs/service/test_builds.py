@@ -20,7 +20,7 @@ import pytest
 from app.core.errors import Conflict
 from app.graphs import building, builds
 from app.graphs.building import BuildFailed
-from app.graphs.builds import build_due, notice_moved
+from app.graphs.builds import build_due, look_again, notice_moved
 from app.graphs.child import verdict
 from app.graphs.files import GraphFiles
 from app.graphs.sweep import sweep_graphs
@@ -82,6 +82,29 @@ async def test_a_changed_configuration_builds_again(place: Place) -> None:
     await place.enable(props={**PROPS_CONFIG, "props_channels": ["1"]})
     assert await place.work() == 1
     assert (await place.graphs())["props"]["edges"] == 0
+
+
+async def test_a_worker_that_starts_makes_again_what_it_would_make_otherwise(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await place.enable(props=PROPS_CONFIG)
+    await place.work()
+    first = (await place.graphs())["props"]
+    assert await look_again(place.gateway.graphs) == 1
+    assert await place.work() == 1
+    assert (await place.graphs())["props"] == first, "it was looked at, and is as it was"
+    monkeypatch.setattr(builds, "FORMAT", "of the next version")
+    assert await place.work() == 0, "nobody looks while nothing has moved"
+    assert await look_again(place.gateway.graphs) == 1
+    assert await place.work() == 1
+    assert (await place.graphs())["props"]["built_at"] > first["built_at"]
+
+
+async def test_many_new_graphs_are_noticed_at_once(place: Place) -> None:
+    await place.enable(props=PROPS_CONFIG, discord_graph=DISCORD_CONFIG)
+    await place.gateway.db.pool.execute("DELETE FROM graphs")
+    assert await notice_moved(place.gateway.graphs) == 2
+    assert await place.gateway.db.pool.fetchval("SELECT count(*) FROM graphs WHERE id LIKE 'gra_%'") == 2
 
 
 async def test_what_cannot_be_built_is_said_and_the_last_is_still_there(place: Place) -> None:
