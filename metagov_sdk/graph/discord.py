@@ -1,16 +1,16 @@
 """Archives of Discord, for rule sets about some of a server's channels: who is there, and what was said in a channel.
 
     people = await propose_members(archive, graph)
-    place = await find_place(archive, id)
-    async for message, (mentions,) in read_messages(archive, Message, place, Mention):
-        graph.node((*MEETING, place.id, message["id"]), place.quote(message), epoch_ms(message["timestamp"]))
+    for place in await find_places(archive, ids):
+        async for message, (mentions,) in read_messages(archive, Message, place, Mention):
+            graph.node((*MEETING, place.id, message["id"]), place.quote(message), epoch_ms(message["timestamp"]))
 
 A rule set that reads more of the tables declares its own rows, as these are declared here.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -98,20 +98,21 @@ async def propose_members(archive: ArchiveReader, graph: GraphBuilder) -> Mappin
     return found
 
 
-async def find_place(archive: ArchiveReader, id: str) -> Place:
-    """A channel or thread by its id, which is its name, too, where the archive has none for it.
+async def find_places(archive: ArchiveReader, ids: Iterable[str]) -> Sequence[Place]:
+    """Channels or threads by their ids, each once, in that order. One that the archive has no name for has its id.
 
     Raises UnknownTable, MissingFields, WrongValue, and CorruptArchive in its kinds.
     """
-    name = id
+    names = {id: id for id in ids}
     tables: tuple[type[Channel], ...] = (Channel, Thread)
     for row in tables:
         async for channel in archive.rows(row):
-            if channel.id == id:
-                name = channel.name or id
+            if channel.id in names:
+                names[channel.id] = channel.name or channel.id
+    server = ""
     async for guild in archive.rows(Guild):
-        return Place(id, name, f"https://discord.com/channels/{guild.id}/{id}")
-    return Place(id, name, "")
+        server = f"https://discord.com/channels/{guild.id}"
+    return [Place(id, name, f"{server}/{id}" if server else "") for id, name in names.items()]
 
 
 async def read_messages(

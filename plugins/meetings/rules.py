@@ -22,7 +22,7 @@ from metagov_sdk.graph.discord import (
     Mention,
     Message,
     Place,
-    find_place,
+    find_places,
     named_by,
     propose_members,
     read_messages,
@@ -62,8 +62,7 @@ class MeetingsGraph(GraphRules[MeetingsConfig]):
     async def build(self, archive: ArchiveReader, graph: GraphBuilder, inputs: Mapping[str, PublishedGraph]) -> None:
         """One channel after the other."""
         people, first_ms = await propose_members(archive, graph), None
-        for id in dict.fromkeys(self.config.meeting_channels):
-            place = await find_place(archive, id)
+        for place in await find_places(archive, self.config.meeting_channels):
             async for message, (mentions,) in read_messages(archive, Message, place, Mention):
                 attended = [people[each] for each in named_by(message, mentions) if each in people]
                 if attended and message.get("timestamp") is not None:

@@ -18,7 +18,7 @@ from metagov_sdk.graph import (
     PublishedGraph,
 )
 from metagov_sdk.graph.anchor import add_anchor
-from metagov_sdk.graph.discord import Mention, Place, find_place, named_by, propose_members, read_messages
+from metagov_sdk.graph.discord import Mention, Place, find_places, named_by, propose_members, read_messages
 from plugins.props.addresses import GIVES, PREFIX, PROPS, RECEIVES
 from plugins.props.plugin import PropsConfig
 from plugins.props.rows import Message, Reaction
@@ -61,8 +61,7 @@ class PropsGraph(GraphRules[PropsConfig]):
     async def build(self, archive: ArchiveReader, graph: GraphBuilder, inputs: Mapping[str, PublishedGraph]) -> None:
         """One channel after the other."""
         drawing = _Drawing(graph, await propose_members(archive, graph))
-        for id in dict.fromkeys(self.config.props_channels):
-            place = await find_place(archive, id)
+        for place in await find_places(archive, self.config.props_channels):
             async for message, (reactions, mentions) in read_messages(archive, Message, place, Reaction, Mention):
                 drawing.add(place, message, reactions, mentions)
         add_anchor(graph, (*PREFIX, "START"), "Props", archive.tables(), first_ms=drawing.first_ms, mints=drawing.mints)
