@@ -76,14 +76,19 @@ def test_labels_that_have_no_room_are_left_to_the_titles() -> None:
     assert [str(node.findtext(f"{SVG}title")) for node in nodes] == [
         f"{'Kind <' if number % 2 else 'other'}: {name}, inflow {100 - number}" for number, name in enumerate(names)
     ]
-    rows = sorted(
-        (float(each.attrib["y"]), float(each.attrib["x"]))
-        for each in root.iter(f"{SVG}text")
-        if each.attrib.get("text-anchor") is None and "font-size" in each.attrib and each.text != "t"
-    )
-    assert 5 < len(rows) < 100
-    # What begins on one line begins farther apart than such a name is long.
-    assert all(not (y == next_y and next_x - x < 100) for (y, x), (next_y, next_x) in itertools.pairwise(rows))
+    boxes = [_box(each) for node in nodes for each in node.findall(f"{SVG}text")]
+    assert 5 < len(boxes) < 100
+    for one, other in itertools.combinations(boxes, 2):
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, f"{one} and {other} overlap"
+
+
+def _box(label: ElementTree.Element) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom, of letters that are half as wide as they are high: less than any font's."""
+    size = float(label.attrib["font-size"])
+    wide, x, y = 0.5 * size * len(label.text or ""), float(label.attrib["x"]), float(label.attrib["y"])
+    left = x - wide if label.attrib.get("text-anchor") == "end" else x
+    return left, y - 0.7 * size, left + wide, y
 
 
 def test_labels_are_without_markup() -> None:
