@@ -151,7 +151,8 @@ async def drop_old(db: Database, table: Partitioned, keep: timedelta) -> int:
 async def _present(pool: Pool, table: Partitioned) -> dict[str, Span]:
     """The partitions by name, without the DEFAULT one."""
     rows = await pool.fetch(_PARTITIONS, table.table)
-    found = {row["name"]: _BOUNDS.fullmatch(row["bounds"]) for row in rows}
+    # One that somebody has just dropped may be listed still, and has no bounds any more.
+    found = {row["name"]: _BOUNDS.fullmatch(row["bounds"] or "") for row in rows}
     return {name: Span(moment_of(match[1]), moment_of(match[2])) for name, match in found.items() if match}
 
 
